@@ -57,7 +57,7 @@ export function read(path: string): { content: Uint8Array; description: Descript
 
 /** The imports of a module; throws if the file that one of them names is not there. */
 function countImports(path: string, text: string): number {
-  const imports = [...text.matchAll(/^(?:im|ex)port\b[^"'();]*?from\s*"(\.[^"]+)";/gm)];
+  const imports = [...text.matchAll(/^(?:im|ex)port\b[^"'();]*?from\s*"(\.[^"]+)"/gm)];
   for (const [, specifier] of imports) {
     const target = new URL(specifier, pathToFileURL(path));
     if (!existsSync(target)) throw new Error(`${path} imports ${specifier}, which is not there`);
