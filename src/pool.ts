@@ -1,0 +1,699 @@
+/**
+ * The processes that run the tasks of a list, or the calls of a `map`.
+ *
+ * @module
+ */
+
+import {
+  exists,
+  idsIn,
+  lease,
+  locate,
+  move,
+  newOwner,
+  putBack,
+  readTask,
+  record,
+  recover,
+  remove,
+  settle,
+  type State,
+  type Task,
+  textOf,
+} from "./files.ts";
+import { refer, type Reference } from "./references.ts";
+import { deathOf, isEndOfJob } from "./steps.ts";
+import {
+  beforeEnd,
+  environment,
+  fileUrl,
+  isBundled,
+  KILL,
+  killGroup,
+  parse,
+  pathOf,
+  RUNNER,
+  shell,
+  sleep,
+  spawn,
+  type Stream,
+  stringify,
+  succeeds,
+  system,
+  within,
+  writeAll,
+} from "./system.ts";
+import { type Callable, decode, encode, encodeThrown } from "./values.ts";
+
+/** The options of `TaskList.run()`. */
+export interface RunOptions {
+  /** How many processes run tasks at once. @default {navigator.hardwareConcurrency} */
+  processes?: number;
+  /** Seconds after which a task fails, and all its processes are killed. @default {Infinity} */
+  autokill?: number;
+  /** Print the stack of every error at once. @default {false} */
+  printErrors?: boolean;
+  /** A module whose exports are in scope for functions that are stored as their text. */
+  session?: string | URL;
+  /** Deno's permissions for tasks, such as `["--allow-net"]`. @default {["--allow-all"]} */
+  permissions?: string[];
+  /** Tasks that one process runs before another takes its place. @default {1} */
+  tasksPerProcess?: number;
+  /** Tasks that one process holds at once, for those that wait. @default {1} */
+  concurrency?: number;
+  /** How often a task that failed is tried again. @default {0} */
+  retries?: number;
+  /** Seconds before the first retry of a task; twice as many before the next. @default {0} */
+  retryDelay?: number;
+  /** Start nothing more after more failures than that, and throw at the end. @default {Infinity} */
+  maxFailures?: number;
+  /** A task that was running in so many runs when they died has failed. @default {3} */
+  maxCrashes?: number;
+  /** Ends the run as `break` would. If it is given, signals are left to the program. */
+  signal?: AbortSignal;
+  /** Run only the tasks with these ids. */
+  ids?: string[];
+  /** Asked before each task: if it returns false, nothing more is started. @default {() => true} */
+  mayStart?: () => boolean;
+  /** Gets what tasks print, in place of the terminal. */
+  onOutput?: (text: string, stream: Stream, id: string) => void;
+}
+
+/** The options of `map`. */
+export interface MapOptions {
+  /** How many processes; 0 calls the function in this one. @default {navigator.hardwareConcurrency} */
+  processes?: number;
+  /** Calls that one process holds at once, for those that wait. @default {1} */
+  concurrency?: number;
+  /** Give the results in the order of the items, not as they finish. @default {true} */
+  ordered?: boolean;
+  /** A module whose exports are in scope for a function that is stored as its text. */
+  session?: string | URL;
+  /** Deno's permissions for the calls, such as `["--allow-net"]`. @default {["--allow-all"]} */
+  permissions?: string[];
+}
+
+/** What `map` reads items from. */
+export type Items<T> = Iterable<T> | AsyncIterable<T>;
+
+/** Tasks, one after the other. */
+export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
+
+type Timer = ReturnType<typeof setTimeout>;
+/** What a runner is told when it starts. */
+export type Settings = {
+  session?: string;
+  retries: number;
+  concurrency: number;
+  descriptor: 0 | 3;
+};
+/** What a runner tells of a task; for a list, the detail is the number of attempts. */
+export type Answer = [key: string, state: State, detail: unknown];
+type Optional = "session" | "ids" | "onOutput" | "signal";
+type Options = Required<Omit<RunOptions, Optional>> & Pick<RunOptions, Optional> & MapOptions;
+
+/** The options with their defaults; throws if one is out of range. */
+export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const checked: Options = {
+    processes: navigator.hardwareConcurrency,
+    autokill: Infinity,
+    printErrors: false,
+    tasksPerProcess: (options.concurrency ?? 1) > 1 ? Infinity : 1,
+    concurrency: 1,
+    retries: 0,
+    retryDelay: 0,
+    maxFailures: Infinity,
+    maxCrashes: 3,
+    mayStart: () => true,
+    permissions: options.permissions ?? allPermissions(),
+    ...Object.fromEntries(given),
+  };
+  const check = (name: keyof Options, least: number, isWhole = true) => {
+    const value = checked[name] as number;
+    if (value >= least && (!isWhole || value === Infinity || Number.isInteger(value))) return;
+    const kind = `a ${isWhole ? "whole " : ""}number from ${least} up`;
+    throw new RangeError(`Expected \`${name}\` to be ${kind}, got \`${value}\``);
+  };
+  check("processes", fewestProcesses);
+  for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) check(name, 1);
+  for (const name of ["retries", "maxFailures"] as const) check(name, 0);
+  for (const name of ["autokill", "retryDelay"] as const) check(name, 0, false);
+  return checked;
+}
+
+function allPermissions(): string[] {
+  const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
+  const isMissing = (name: string) =>
+    system.permissions.querySync({ name } as Deno.PermissionDescriptor).state !== "granted";
+  const missing = globalThis.Deno && kinds.find(isMissing);
+  if (!missing) return ["--allow-all"];
+  const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
+  throw new TypeError(
+    `Cannot give tasks all permissions, as this program lacks ${missing}: ${fix}`,
+  );
+}
+
+/** A process that runs tasks, as its pool sees it. */
+interface Runner {
+  held: Map<string, Timer | undefined>; // the keys of its tasks, and the timers of their autokill
+  given: number; // how many tasks it ever got
+  marker: string; // what the environment of all its descendants contains
+  isEnded: boolean; // it gets no more
+  isKilled: boolean;
+  give(key: string, request: unknown): void;
+  end(): void;
+  kill(): void;
+}
+
+let runnersStarted = 0;
+
+/** What the pools of a list and of `map` have in common: how runners start, answer and end. */
+abstract class Pool {
+  readonly owner: string = newOwner();
+  readonly runners = new Set<Runner>();
+  isStopped = false;
+  problem: unknown; // what ends the run
+  wake = (): void => {}; // tells the consumer that something has changed
+
+  constructor(readonly options: Options) {}
+
+  /** Takes an answer; false if it was none, but something that a task has printed. */
+  abstract answer(runner: Runner, answer: Answer): boolean;
+  /** Takes back what a dead runner has held. */
+  abstract lose(runner: Runner, error: Error): void;
+  /** Gives tasks to runners, as long as there is room. */
+  abstract fill(): void;
+  abstract output(runner: Runner, text: string, stream: Stream): void;
+
+  /** Starts a process that runs this module, in a process group of its own. */
+  start(access: string[], firstTask = "", isAlone = false): Runner {
+    const { session, retries, permissions, tasksPerProcess } = this.options;
+    const concurrency = isAlone ? 1 : this.options.concurrency;
+    const isKept = !isAlone && tasksPerProcess > 1;
+    const settings: Settings = {
+      session: session && fileUrl(`${session}`),
+      retries,
+      concurrency,
+      descriptor: isKept ? 3 : 0,
+    };
+    const command = [...runnerCommand(permissions, access, firstTask), RUNNER, stringify(settings)];
+    // a kept runner has its requests on another descriptor, so that no task can read them from stdin
+    if (isKept) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
+    const marker = `/${this.owner}.${runnersStarted++}/`;
+    const process = spawn(command, { FORREST_TASKS: environment("FORREST_TASKS") + marker });
+    const input = process.stdin.getWriter();
+    const ignore = () => {}; // it is dead, and `lose` will follow
+    const runner: Runner = {
+      held: new Map(),
+      given: 0,
+      marker,
+      isEnded: false,
+      isKilled: false,
+      give(key, request) {
+        runner.given++;
+        runner.held.set(key, undefined);
+        input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
+      },
+      end() {
+        if (!runner.isEnded) input.close().catch(ignore);
+        runner.isEnded = true;
+      },
+      kill() {
+        runner.isEnded = runner.isKilled = true;
+        killGroup(process.pid);
+      },
+    };
+    this.runners.add(runner);
+    this.watch(runner, process);
+    return runner;
+  }
+
+  /** Reads what a runner prints, until it is dead. */
+  async watch(runner: Runner, process: Deno.ChildProcess): Promise<void> {
+    let printed = "";
+    const print = (text: string, stream: Stream) => {
+      if (text) this.output(runner, text, stream);
+      printed = (printed + text).slice(-2000);
+    };
+    const read = async (stream: Stream) => {
+      const decoder = new TextDecoder();
+      let text = "";
+      for await (const chunk of process[stream]) {
+        text += decoder.decode(chunk, { stream: true });
+        for (let start; (start = text.indexOf("\x1e")) >= 0;) {
+          print(text.slice(0, start), stream);
+          text = text.slice(start);
+          const end = text.indexOf("\n");
+          if (end < 0) break; // the rest of it will come
+          const answer = stream === "stdout" ? parseAnswer(text.slice(1, end)) : undefined;
+          const isAnswer = answer && this.try(() => this.answer(runner, answer));
+          if (!isAnswer) print("\x1e", stream);
+          text = text.slice(isAnswer ? end + 1 : 1);
+        }
+        if (text.startsWith("\x1e")) continue;
+        print(text, stream);
+        text = "";
+      }
+      print(text, stream);
+    };
+    const drained = Promise.all([read("stdout"), read("stderr")]);
+    const status = await process.status;
+    killGroup(process.pid); // what its task has left running
+    await within(200, drained); // or longer, if what has left the group holds its output open
+    if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
+    this.runners.delete(runner);
+    for (const timer of runner.held.values()) clearTimeout(timer);
+    this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
+    this.change();
+  }
+
+  /** The runner that has the least to do, if it has room, and if there is no room for another. */
+  leastBusy(room: number): Runner | undefined {
+    const { processes, tasksPerProcess } = this.options;
+    const free = [...this.runners].filter((runner) =>
+      !runner.isEnded && runner.given < tasksPerProcess
+    );
+    const [runner] = free.sort((a, b) => a.held.size - b.held.size);
+    if (!runner || runner.held.size >= room) return;
+    return runner.held.size && this.runners.size < processes ? undefined : runner;
+  }
+
+  change(): void {
+    this.try(() => this.fill());
+    this.wake();
+  }
+
+  try<R>(action: () => R): R | undefined {
+    try {
+      return action();
+    } catch (error) {
+      this.problem ??= error;
+      this.isStopped = true;
+    }
+  }
+
+  /** Hands on what `tasks` yields; whatever happens, nothing of the run outlives it. */
+  async *guard<R>(tasks: AsyncGenerator<R, void, void>): AsyncGenerator<R, void, void> {
+    const watchdog = spawn(["sh", "-c", `cat > /dev/null; ${KILL}`, `/${this.owner}.`]);
+    const end = watchdog.stdin.getWriter(); // which the system closes if this process dies
+    const release = beforeEnd(() => this.stop(), this.options.signal);
+    if (this.options.signal?.aborted) this.stop();
+    try {
+      yield* tasks;
+    } finally {
+      this.stop();
+      release();
+      end.close().catch(() => {});
+    }
+  }
+
+  /** Kills all that runs, at once: no call in here is asynchronous. */
+  stop(): void {
+    this.isStopped = true;
+    for (const runner of this.runners) runner.kill();
+    if (this.runners.size) shell(KILL, `/${this.owner}.`);
+    for (const { held } of this.runners) held.clear();
+    this.wake();
+  }
+}
+
+/** The pool of a list. It works on while its consumer is busy. */
+export class ListPool extends Pool {
+  total?: number;
+  ids: string[] = []; // what was in `todo` when we last looked
+  next = 0; // which of them comes next
+  claims = 0; // how many of them we got
+  again: string[] = []; // to be retried, or put back as their process had to end
+  alone = new Set<string>(); // those of them that may have been the cause of that
+  waiting = 0; // retries that are not due yet
+  overdue = new Set<string>();
+  finished: string[] = []; // paths
+  yielded = 0;
+  failures = 0;
+  log?: Deno.FsFile;
+
+  constructor(readonly directory: string, options: Options, logFile?: string) {
+    super(options);
+    if (logFile) this.log = system.openSync(logFile, { append: true, create: true });
+  }
+
+  async *run(ready: () => Promise<void>): Tasks<never> {
+    await ready();
+    const refresh = setInterval(() => this.refresh(), lease / 6);
+    try {
+      yield* this.guard(this.tasks() as Tasks<never>);
+    } finally {
+      clearInterval(refresh);
+      this.log?.close();
+    }
+  }
+
+  async *tasks(): Tasks<unknown> {
+    const { maxFailures } = this.options;
+    while (true) {
+      this.try(() => this.fill());
+      const path = this.finished.shift();
+      if (path) {
+        this.yielded++;
+        yield readTask(path);
+      } else if (this.problem) throw this.problem;
+      else if (this.isStopped) return;
+      else if (this.runners.size || this.waiting) {
+        await new Promise<void>((resolve) => this.wake = resolve);
+      } else if (this.failures > maxFailures) {
+        const left = `${idsIn(this.directory, "todo").length} tasks are left in \`todo\``;
+        const reason = `as \`maxFailures\` is ${maxFailures}`;
+        throw new Error(`Stopped after ${this.failures} failures, ${reason}: ${left}`);
+      } else if (!this.mayStart() || !await this.look()) return;
+    }
+  }
+
+  mayStart(): boolean {
+    return !this.isStopped && this.failures <= this.options.maxFailures && this.options.mayStart();
+  }
+
+  /** Looks for tasks in `todo` and with dead runs; false if there are none. */
+  async look(): Promise<boolean> {
+    const isUnsure = recover(this.directory, this.owner, this.options.maxCrashes);
+    const isStuck = this.ids.length > 0 && !this.claims; // on names that nobody can claim
+    const { ids } = this.options;
+    this.ids = idsIn(this.directory, "todo").filter((id) => !ids || ids.includes(id));
+    this.next = this.claims = 0;
+    this.total = this.yielded + this.ids.length;
+    if (this.ids.length && !isStuck) return true;
+    if (isUnsure) await sleep(Math.min(1000, lease / 6));
+    return isUnsure;
+  }
+
+  fill(): void {
+    const { processes, concurrency, tasksPerProcess, autokill } = this.options;
+    while (this.finished.length < 1000 && this.mayStart()) {
+      const id = this.again.at(-1) ?? this.ids[this.next];
+      const isAlone = this.alone.has(id);
+      const free = isAlone ? undefined : this.leastBusy(concurrency);
+      if (id === undefined || (!free && this.runners.size >= processes)) {
+        for (const runner of this.runners) {
+          if (id === undefined || (isAlone && !runner.held.size)) runner.end();
+        }
+        return;
+      }
+      if (this.again.length) this.again.pop();
+      else this.next++;
+      const claim = this.claim(id);
+      if (!claim) continue;
+      const runner = free ?? this.start([this.directory], textOf(claim), isAlone);
+      runner.give(claim, claim);
+      if (autokill < 2 ** 31 / 1000) {
+        runner.held.set(claim, setTimeout(() => this.kill(runner, claim), autokill * 1000));
+      }
+      if (isAlone || runner.given >= tasksPerProcess) runner.end();
+    }
+  }
+
+  claim(id: string): string | undefined {
+    const claim = `${this.directory}/running/${id}.json@${this.owner}`;
+    try { // a network file system may say that a rename has failed when it has not
+      if (!move(`${this.directory}/todo/${id}.json`, claim) && !exists(claim)) return;
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ENAMETOOLONG") throw error;
+      return this.write(id, "is left in `todo`, as its name is too long");
+    }
+    this.claims++;
+    if (!exists(`${this.directory}/done/${id}.json`)) return claim;
+    remove(claim);
+    return this.write(id, "is dropped, as it is done already");
+  }
+
+  answer(runner: Runner, [claim, state, attempts]: Answer): boolean {
+    if (!runner.held.has(claim) || exists(claim)) return false;
+    clearTimeout(runner.held.get(claim));
+    runner.held.delete(claim);
+    this.settled(claim, state, attempts as number);
+    return true;
+  }
+
+  lose(runner: Runner, error: Error): void {
+    for (const claim of runner.held.keys()) {
+      const isOverdue = this.overdue.delete(claim);
+      const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
+      const state = settle(claim);
+      if (state !== "running") this.settled(claim, state);
+      else if (isToBlame) this.fail(claim, isOverdue ? this.timeout() : error);
+      else if (putBack(claim)) {
+        const { id } = locate(claim);
+        this.again.push(id);
+        if (!runner.isKilled) this.alone.add(id);
+      }
+    }
+  }
+
+  fail(claim: string, error: Error): void {
+    const outcome = { errorValue: encodeThrown(error) };
+    this.settled(claim, ...record(claim, textOf(claim), outcome, this.options.retries));
+  }
+
+  timeout(): Error {
+    const message = `The task was killed after ${this.options.autokill} s, as \`autokill\` says`;
+    return Object.assign(new Error(message), {
+      name: "TimeoutError",
+      stack: `TimeoutError: ${message}`,
+    });
+  }
+
+  /** Handles a task that is in nobody's hands any more. */
+  settled(claim: string, state?: State, attempts = 1): void {
+    const { id } = locate(claim);
+    const path = `${this.directory}/${state}/${id}.json`;
+    this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
+    if (state === "todo") {
+      const delay = this.options.retryDelay * 1000 * 2 ** (attempts - 1);
+      this.waiting++;
+      setTimeout(() => {
+        this.waiting--;
+        this.again.push(id);
+        this.change();
+      }, delay);
+    } else if (state === "done" || state === "fail") {
+      if (state === "fail") this.failures++;
+      if (state === "fail" && this.options.printErrors) this.printError(path);
+      this.finished.push(path);
+    }
+    this.change();
+  }
+
+  kill(runner: Runner, claim: string): void {
+    this.overdue.add(claim);
+    runner.kill();
+    shell(KILL, runner.marker); // those who have left its process group
+  }
+
+  override stop(): void {
+    const claims = [...this.runners].flatMap(({ held }) => [...held]);
+    super.stop();
+    for (const [claim, timer] of claims) {
+      clearTimeout(timer);
+      this.try(() => putBack(claim));
+    }
+  }
+
+  /** Shows other hosts that we are alive. */
+  refresh(): void {
+    const now = new Date();
+    for (const { held } of this.runners) {
+      for (const claim of held.keys()) succeeds(() => system.utimeSync(claim, now, now));
+    }
+  }
+
+  printError(path: string): void {
+    const { id, errorValue } = readTask(path);
+    const text = `${id}: ${(errorValue as Error)?.stack ?? errorValue}\n`;
+    if (!this.log) writeAll(system.stderr, text);
+    else this.write(id, text);
+  }
+
+  output(runner: Runner, text: string, stream: Stream): void {
+    const id = [...runner.held.keys()].map((claim) => locate(claim).id).join(",") || "-";
+    if (this.log) this.write(id, text, "| ");
+    if (this.options.onOutput) this.options.onOutput(text, stream, id);
+    else if (!this.log) writeAll(system[stream], text);
+  }
+
+  /** Writes lines to the log file: what has happened to a task, or what it has printed. */
+  write(id: string, text: string, begin = ""): undefined {
+    if (!this.log) return;
+    const lines = text.trimEnd().split("\n");
+    const time = new Date().toISOString();
+    writeAll(this.log, lines.map((line) => `${time} ${id} ${begin}${line}\n`).join(""));
+  }
+}
+
+/** The command that starts a runner: this runtime with this module, or a compiled program itself. */
+function runnerCommand(permissions: string[], access: string[], firstTask: string): string[] {
+  const program = system.execPath();
+  if (isBundled) return [program];
+  const runner = new URL("./runner.ts", import.meta.url).href;
+  if (!globalThis.Deno) return [program, pathOf(runner)];
+  // Deno takes import map, packages and lock file from beside its main module, so it is given one that
+  // would lie in the task's project. It never gets there, as the runner exits in the preloaded module.
+  const module = /"call": ?"(file:[^"#]*)/.exec(firstTask)?.[1] ?? system.mainModule;
+  const project = /^file:/.test(module) ? pathOf(new URL(".", module).href) : `${system.cwd()}/`;
+  // What is preloaded waits for the runner, and no module of ours, as task modules import them.
+  const start = `import ${stringify(runner)}; await globalThis[Symbol.for("forrest")].serve();`;
+  const preload = `data:text/javascript,${encodeURIComponent(start)}`;
+  const isAll = permissions.some((flag) => /^(-A|--allow-all)$/.test(flag));
+  const own = isAll ? [] : [
+    `--allow-read=${[...access, project].join(",")}`,
+    ...access.map((path) => `--allow-write=${path}`),
+  ];
+  const flags = [...permissions, ...own, "--no-prompt", "--preload", preload];
+  return [program, "run", ...flags, `${project}forrest-runner.js`];
+}
+
+/** Arrays of an item from each source, until the first of them ends. */
+export async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, void> {
+  const iterators = sources.map((source) =>
+    (source as AsyncIterable<unknown>)[Symbol.asyncIterator]?.() ??
+      (source as Iterable<unknown>)[Symbol.iterator]()
+  );
+  try {
+    while (true) {
+      const items = await Promise.all(iterators.map((iterator) => iterator.next()));
+      if (items.some(({ done }) => done)) return;
+      yield items.map(({ value }) => value);
+    }
+  } finally {
+    for (const iterator of iterators) iterator.return?.();
+  }
+}
+
+/** The pool of a `map`: the calls wait in memory, and a few milliseconds of work with each runner. */
+export class MapPool extends Pool {
+  waiting: [string, unknown[]][] = [];
+  finished = new Map<string, [State, unknown]>();
+  read = 0; // how many items were read,
+  answered = 0; // and how many of them have a result,
+  yielded = 0; // which was given to the consumer
+  begun = 0; // when the first of them came
+  here = 0; // calls that run in this process
+  isRead = false;
+  reference?: Reference;
+  makeRoom = (): void => {}; // lets more be read
+
+  constructor(
+    readonly callee: Callable,
+    readonly stack: string | undefined,
+    options: Options,
+    readonly source: AsyncGenerator<unknown[], void, void>,
+  ) {
+    super(options);
+  }
+
+  async *results(): AsyncGenerator<unknown, void, void> {
+    const { processes, ordered = true } = this.options;
+    this.readAll();
+    try {
+      while (!this.isRead || this.yielded < this.read) {
+        const [key] = ordered ? [`${this.yielded}`] : this.finished.keys();
+        const [state, value] = this.finished.get(key) ?? [];
+        if (state) {
+          this.finished.delete(key);
+          this.yielded++;
+          this.makeRoom();
+          const result = processes ? decode(value) : value;
+          if (state === "fail") throw result;
+          yield result;
+        } else if (this.isStopped) break;
+        else await new Promise<void>((resolve) => this.wake = resolve);
+      }
+      if (this.problem) throw this.problem;
+    } finally {
+      this.isStopped = true;
+      this.makeRoom();
+      this.source.return();
+    }
+  }
+
+  async readAll(): Promise<void> {
+    const { processes, concurrency } = this.options;
+    try {
+      if (processes) this.reference = await refer(this.callee, this.stack);
+      for await (const args of this.source) {
+        this.waiting.push([`${this.read++}`, args]);
+        this.change();
+        const window = () => 4 * Math.max(1, processes) * Math.max(concurrency, this.depth());
+        while (!this.isStopped && (this.waiting.length || this.read - this.yielded >= window())) {
+          await new Promise<void>((resolve) => this.makeRoom = resolve);
+        }
+        if (this.isStopped) return;
+      }
+    } catch (error) {
+      this.problem = error;
+    }
+    this.isRead = true;
+    this.wake();
+  }
+
+  /** How many calls take a runner some milliseconds: so many may wait with it. */
+  depth(): number {
+    const perMillisecond = this.answered / (performance.now() - this.begun);
+    return Math.min(64, Math.floor(8 * perMillisecond / Math.max(1, this.options.processes)));
+  }
+
+  fill(): void {
+    const { processes, concurrency } = this.options;
+    const room = Math.max(concurrency, this.depth());
+    for (let call; !this.isStopped && (call = this.waiting[0]); this.waiting.shift()) {
+      const [key, args] = call;
+      if (!processes) {
+        if (this.here >= concurrency) return;
+        this.callHere(key, args);
+      } else {
+        const runner = this.leastBusy(room);
+        if (!runner && this.runners.size >= processes) return;
+        const step = { call: this.reference, args: encode(args, "item") };
+        (runner ?? this.start([])).give(key, { key, step });
+      }
+    }
+    this.makeRoom();
+  }
+
+  async callHere(key: string, args: unknown[]): Promise<void> {
+    this.here++;
+    try {
+      const value = await this.callee(...args);
+      this.settled(key, "done", value);
+    } catch (error) {
+      this.settled(key, "fail", error);
+    }
+    this.here--;
+    this.change();
+  }
+
+  settled(key: string, state: State, value: unknown): void {
+    if (!this.answered++) this.begun = performance.now();
+    this.finished.set(key, [state, value]);
+  }
+
+  answer(runner: Runner, [key, state, value]: Answer): boolean {
+    if (!runner.held.delete(key)) return false;
+    this.settled(key, state, value);
+    this.change();
+    return true;
+  }
+
+  lose(runner: Runner, error: Error): void {
+    for (const key of runner.held.keys()) this.settled(key, "fail", encodeThrown(error));
+  }
+
+  output(_runner: Runner, text: string, stream: Stream): void {
+    writeAll(system[stream], text);
+  }
+}
+
+function parseAnswer(text: string): Answer | undefined {
+  try {
+    const answer = parse(text);
+    return Array.isArray(answer) ? answer as Answer : undefined;
+  } catch { /* a task has printed it */ }
+}

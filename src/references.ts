@@ -1,0 +1,124 @@
+/**
+ * Which function is it? How a task file names a function, so that a runner finds it.
+ *
+ * @module
+ */
+
+import { compile } from "./steps.ts";
+import { fileUrl, system, within } from "./system.ts";
+import type { Callable } from "./values.ts";
+
+/** The name of a global, `MODULE#EXPORT`, or the text of the function. */
+export type Reference = string | { source: string };
+
+/** What each function is stored as, or will be. */
+const known = new WeakMap<object, Promise<Reference>>();
+
+/** Whether it was found out before how `call` is stored. */
+export function isKnown(call: object): boolean {
+  return known.has(call);
+}
+
+/** The functions that a module exports or imports: by identity, or by name for the main module. */
+const modules = new Map<string, Promise<Map<unknown, string>>>();
+
+/** Says how a runner finds `call`: by a global's name, by module and export, or by its text. */
+export function refer(call: Callable, stack = new Error().stack): Promise<Reference> {
+  if (!known.has(call)) known.set(call, findReference(call, stack ?? ""));
+  return known.get(call)!;
+}
+
+async function findReference(call: Callable, stack: string): Promise<Reference> {
+  const builtin = globals().get(call);
+  if (builtin) return builtin;
+  const own = new URL("..", import.meta.url).href;
+  for (const [, place] of stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm)) {
+    const url = /^\w{2,}:/.test(place) ? place : fileUrl(place);
+    if (url === `${own}mod.ts` || url.startsWith(`${own}src/`)) continue;
+    if (!modules.has(url)) modules.set(url, findFunctions(url));
+    const functions = await modules.get(url)!;
+    const found = functions.get(call) ?? functions.get(call.name || " ");
+    if (found) return found;
+  }
+  const source = Function.prototype.toString.call(call);
+  try {
+    compile(source);
+  } catch {
+    throw new TypeError(
+      `Cannot schedule the function \`${
+        call.name || "(anonymous)"
+      }\`, as its text cannot stand alone ` +
+        "(it is native, bound, or a method): wrap it in an arrow function or export it from a module",
+    );
+  }
+  return { source };
+}
+
+let globalNames: Map<unknown, string> | undefined;
+function globals(): Map<unknown, string> {
+  if (globalNames) return globalNames;
+  globalNames = new Map();
+  for (const name of Object.getOwnPropertyNames(globalThis)) {
+    const value = Object.getOwnPropertyDescriptor(globalThis, name)?.value;
+    if (typeof value === "function") globalNames.set(value, name);
+    for (
+      const key of value && !/^(globalThis|window|self|global)$/.test(name)
+        ? Object.getOwnPropertyNames(value)
+        : []
+    ) {
+      const member = Object.getOwnPropertyDescriptor(value, key)?.value;
+      if (typeof member === "function" && !globalNames.has(member)) {
+        globalNames.set(member, `${name}.${key}`);
+      }
+    }
+  }
+  return globalNames;
+}
+
+/** The functions that the module at `url` exports, and those that it imports from elsewhere. */
+async function findFunctions(url: string): Promise<Map<unknown, string>> {
+  const found = new Map<unknown, string>();
+  const add = async (specifier: string) => {
+    const exports = await within(1000, import(specifier)).catch(() => undefined) ?? {};
+    for (const name of Object.keys(exports)) found.set(exports[name], `${specifier}#${name}`);
+  };
+  const text = await Promise.resolve().then(() => system.readTextFileSync(new URL(url))).catch(() =>
+    ""
+  );
+  for (
+    const [, specifier] of text.matchAll(
+      /^\s*(?:im|ex)port\s(?!\s*type\b)[^"'();]*\bfrom\s*["'](.+?)["']/gm,
+    )
+  ) {
+    await add(resolve(specifier, url));
+  }
+  if (url !== system.mainModule) {
+    await add(url);
+  } else { // the main module is still being evaluated: to import it would wait for ever
+    const declaration =
+      /^export\s+(default\s+)?(?:async\s+)?(?:function\s*\*?|class|const|let|var)\s*([\w$]+)/gm;
+    for (const [, byDefault, name] of text.matchAll(declaration)) {
+      found.set(name, `${url}#${byDefault ? "default" : name}`);
+    }
+    for (const [, names] of text.matchAll(/^export\s*\{([^}]*)\}\s*(?:;|$)/gm)) {
+      for (const [, name, alias] of names.matchAll(/([\w$]+)(?:\s+as\s+([\w$]+))?/g)) {
+        found.set(name, `${url}#${alias ?? name}`);
+      }
+    }
+  }
+  return found;
+}
+
+function resolve(specifier: string, base: string): string {
+  if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
+  const bun =
+    (globalThis as unknown as { Bun?: { resolveSync(from: string, to: string): string } }).Bun;
+  try {
+    if (bun) {
+      return fileUrl(bun.resolveSync(specifier, decodeURIComponent(new URL(".", base).pathname)));
+    }
+    return import.meta.resolve(specifier);
+  } catch {
+    return specifier;
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * Evaluates the steps of a task, one after the other.
+ *
+ * @module
+ */
+
+import { fileUrl, parse, shared, sleep, spawn, type Stream, stringify, system } from "./system.ts";
+import { type Callable, decode, follow, type Path } from "./values.ts";
+
+/** A step of a task file: a call with its arguments, or a value. */
+export type Step = { call?: unknown; args?: unknown[]; value?: unknown };
+
+/** The steps in the text of the task file at `path`. */
+export function stepsOf(text: string, path: string): Step[] {
+  let steps: Step[] | undefined;
+  try {
+    steps = parse(text)?.steps;
+  } catch (error) {
+    throw new SyntaxError(`Cannot read the task \`${path}\`: ${(error as Error).message}`);
+  }
+  const refuse = (place: string, wanted: string) =>
+    new TypeError(`Cannot run the task \`${path}\`: \`${place}\` must be ${wanted}`);
+  if (!Array.isArray(steps) || !steps.length) throw refuse("steps", "an array with a step or more");
+  for (const [index, step] of steps.entries()) {
+    const isStep = step && typeof step === "object" && ("value" in step || "call" in step);
+    if (!isStep) throw refuse(`steps[${index}]`, "an object with `call` and `args`, or `value`");
+    if (!Array.isArray(step.args ?? [])) throw refuse(`steps[${index}].args`, "an array");
+  }
+  return steps;
+}
+
+/** What the last of the steps returns. `session` is the URL of a module. */
+export async function runSteps(steps: Step[], session?: string): Promise<unknown> {
+  const results: unknown[] = [];
+  for (const { call, args = [], value } of steps) {
+    if (call === undefined) results.push(decode(value, results));
+    else results.push(await runStep(call, args, results, session));
+  }
+  return results.at(-1);
+}
+
+async function runStep(
+  call: unknown,
+  args: unknown[],
+  results: unknown[],
+  session?: string,
+): Promise<unknown> {
+  await loadFunctions(args, session);
+  const values = decode(args, results) as unknown[];
+  const ref = call as { $step: number; path?: Path };
+  const [owner, callee] = typeof ref.$step !== "number" ? await load(call, session) : [
+    ref.path?.length && follow({ ...ref, path: ref.path.slice(0, -1) }, results),
+    follow(ref, results),
+  ];
+  if (typeof callee !== "function") {
+    throw new TypeError(`${stringify(call)} is a ${typeof callee}, not a function`);
+  }
+  try {
+    return await (isConstructor(callee)
+      ? Reflect.construct(callee, values)
+      : Reflect.apply(callee, owner, values));
+  } catch (error) {
+    if (
+      !(error instanceof ReferenceError) || typeof (call as { source?: string }).source !== "string"
+    ) throw error;
+    const message =
+      `${error.message}. The function was stored as its text, without the variables around it: export ` +
+      "it from a module (and guard the main part of a script with `if (import.meta.main)`), or name a `session` module";
+    throw Object.assign(new ReferenceError(message), {
+      stack: error.stack?.replace(error.message, message),
+    });
+  }
+}
+
+/** Classes, and the built-ins that are like them: those whose `prototype` cannot be replaced. */
+function isConstructor(callee: object): boolean {
+  const fixed = Object.getOwnPropertyDescriptor(callee, "prototype")?.writable === false;
+  return fixed && !([String, Number, Boolean, BigInt, Symbol] as unknown[]).includes(callee);
+}
+
+/** Replaces the references in `$function`, which are loaded asynchronously, by the functions. */
+async function loadFunctions(stored: unknown, session?: string): Promise<void> {
+  const places = [stored];
+  for (const place of places) {
+    for (const item of Object.values(place as object)) {
+      if (typeof item === "object" && item) places.push(item);
+    }
+    const holder = place as { $function?: unknown };
+    if (holder.$function !== undefined) {
+      [, holder.$function] = await load(holder.$function, session);
+    }
+  }
+}
+
+/** The function that a reference stands for, and the object that it is called on. */
+async function load(call: unknown, session?: string): Promise<[unknown, unknown]> {
+  if (typeof call === "function") return [undefined, call];
+  if (typeof call === "object" && typeof (call as { source?: unknown })?.source === "string") {
+    const scope = session ? await importModule(session) : {};
+    return [undefined, compile((call as { source: string }).source, scope)];
+  }
+  if (typeof call !== "string") {
+    throw new TypeError(`\`call\` is ${stringify(call)}, not a function's name`);
+  }
+  const [, module, name] = /^(.*)#([^#]*)$/s.exec(call) ?? [];
+  const path = module === undefined ? call.split(".") : [name];
+  let owner: unknown;
+  let value: unknown = module === undefined
+    ? globalThis
+    : module === "forrest"
+    ? ownFunctions
+    : await importModule(module);
+  for (const key of path) {
+    owner = value;
+    value = value && Object.hasOwn(value, key)
+      ? (value as Record<string, unknown>)[key]
+      : undefined;
+  }
+  if (typeof value === "function") return [module === undefined ? owner : undefined, value];
+  const known = module === undefined
+    ? ""
+    : `; it exports ${Object.keys(owner as object).join(", ") || "nothing"}`;
+  throw new TypeError(`\`${call}\` is not a function${known}`);
+}
+
+async function importModule(path: string): Promise<Record<string, unknown>> {
+  shared.importing++;
+  try {
+    return await import(fileUrl(path));
+  } finally {
+    shared.importing--;
+  }
+}
+
+/** Evaluates the text of a function, with the exports of the session module in scope. */
+export function compile(source: string, session: Record<string, unknown> = {}): Callable {
+  return new Function(...Object.keys(session), `return (${source}\n)`)(...Object.values(session));
+}
+
+/** The options of a program that runs as a task. */
+export interface CommandOptions {
+  /** Give the words, joined by spaces, to a shell. @default {false} */
+  shell?: boolean;
+}
+
+/** What `forrest#NAME` stands for in a task file. */
+const ownFunctions = { command: runProgram };
+
+async function runProgram(argv: string[], { shell = false }: CommandOptions = {}): Promise<string> {
+  const process = spawn(shell ? ["sh", "-c", argv.join(" ")] : argv);
+  process.stdin.getWriter().close().catch(() => {});
+  const read = async (stream: Stream) => {
+    const decoder = new TextDecoder();
+    let text = "";
+    for await (const chunk of process[stream]) {
+      text += decoder.decode(chunk, { stream: true });
+      if (stream === "stderr") system.stderr.writeSync(chunk);
+    }
+    return text;
+  };
+  const [status, stdout, stderr] = await Promise.all([
+    process.status,
+    read("stdout"),
+    read("stderr"),
+  ]);
+  if (status.success) return stdout;
+  if (isEndOfJob(status)) await sleep(500); // this process is to end as well, and the task to go back
+  const error = deathOf(`\`${argv.join(" ")}\``, status, stdout + stderr);
+  throw Object.assign(error, { code: status.code, signal: status.signal });
+}
+
+/** Whether a process has died of a signal with which batch systems end all processes of a job at once. */
+export function isEndOfJob({ signal }: Deno.CommandStatus): boolean {
+  return /^SIG(TERM|INT|HUP|QUIT)$/.test(signal ?? "");
+}
+
+/** The error of a process that died of itself. */
+export function deathOf(
+  what: string,
+  { signal, code }: Deno.CommandStatus,
+  printed: string,
+): Error {
+  const isUnsettled = code === 0 || /Top-level await promise never resolved/.test(printed);
+  const ended =
+    "ended before it: the task called `exit()`, or waits for a promise that nothing settles";
+  const how = signal ? `was killed by ${signal}` : isUnsettled ? ended : `exited with code ${code}`;
+  const last = printed.trim() && `. It last printed:\n${printed.trim().slice(-2000)}`;
+  const error = new Error(`${what} ${how}${last}`);
+  return Object.assign(error, { stack: `Error: ${error.message}` });
+}

@@ -1,0 +1,217 @@
+/**
+ * Values as JSON: what it cannot hold is an object with one key that begins with `$`.
+ *
+ * @module
+ */
+
+import { isBundled, pathOf, stringify } from "./system.ts";
+
+/** Any function. */
+// deno-lint-ignore no-explicit-any
+export type Callable = (...args: any[]) => unknown;
+
+/** The way to a part of a value. */
+export type Path = (string | number)[];
+
+// deno-lint-ignore no-explicit-any
+type Codec = [type: any, write: (value: any) => unknown, read: (stored: any) => unknown];
+const fromBase64 = (text: string) => Uint8Array.fromBase64(text);
+
+/** For each `$` key: the class that JSON cannot hold, how it is written, and how it is read back. */
+const codecs: Record<string, Codec> = {
+  $date: [Date, (date) => isNaN(date) ? "" : date.toISOString(), (text) => new Date(text)],
+  $url: [URL, (url) => url.href, (href) => new URL(href)],
+  $regexp: [
+    RegExp,
+    ({ source, flags }) => [source, flags],
+    (parts) => new RegExp(...parts as [string]),
+  ],
+  $map: [Map, (map) => [...map], (entries) => new Map(entries)],
+  $set: [Set, (set) => [...set], (items) => new Set(items)],
+  $bytes: [Uint8Array, (bytes) => bytes.toBase64(), fromBase64],
+  $arraybuffer: [
+    ArrayBuffer,
+    (buffer) => new Uint8Array(buffer).toBase64(),
+    (text) => fromBase64(text).buffer,
+  ],
+};
+for (
+  const kind of "Int8 Uint8Clamped Int16 Uint16 Int32 Uint32 Float32 Float64 BigInt64 BigUint64"
+    .split(" ")
+) {
+  const type = (globalThis as unknown as Record<string, Float64ArrayConstructor>)[`${kind}Array`];
+  codecs[`$${kind.toLowerCase()}array`] = [
+    type,
+    ({ buffer, byteOffset, byteLength }) =>
+      new Uint8Array(buffer, byteOffset, byteLength).toBase64(),
+    (text) => new type(fromBase64(text).buffer),
+  ];
+}
+
+type Place = {
+  name: string;
+  keys: (string | number)[];
+  inside: Set<unknown>;
+  leaf?: (leaf: Callable) => unknown;
+};
+
+/** Turns `value` into what JSON can hold; `leaf` says how deferreds and functions are stored. */
+export function encode(value: unknown, name: string, leaf?: Place["leaf"]): unknown {
+  return encodeAt(value, { name, keys: [], inside: new Set(), leaf });
+}
+
+function isPlain(value: unknown): boolean {
+  if (typeof value === "number") return Number.isFinite(value) && !Object.is(value, -0);
+  return value === null || typeof value === "string" || typeof value === "boolean";
+}
+
+function encodeAt(value: unknown, place: Place): unknown {
+  if (isPlain(value)) return value;
+  if (value === undefined) return { $undefined: true };
+  if (typeof value === "number") return { $number: Object.is(value, -0) ? "-0" : `${value}` };
+  if (typeof value === "bigint") return { $bigint: `${value}` };
+  if (typeof value === "function" && place.leaf) return place.leaf(value as Callable);
+  if (typeof value !== "object") throw notStorable(place, `a ${typeof value}`);
+  if (place.inside.has(value)) throw notStorable(place, "a value that contains itself");
+  place.inside.add(value);
+  const stored = encodeObject(value as Record<string, unknown>, place);
+  place.inside.delete(value);
+  return stored;
+}
+
+function encodeObject(object: Record<string, unknown>, place: Place): unknown {
+  const child = (item: unknown, key: string | number): unknown => {
+    if (isPlain(item)) return item;
+    place.keys.push(key);
+    const stored = encodeAt(item, place);
+    place.keys.pop();
+    return stored;
+  };
+  if (Array.isArray(object)) return Array.from(object, child);
+  if (object instanceof Error) return { $error: encodeError(object, place) };
+  const prototype = Object.getPrototypeOf(object);
+  for (const [key, [type, write]] of Object.entries(codecs)) {
+    const match = prototype === type.prototype ||
+      (key === "$bytes" && object instanceof Uint8Array);
+    if (match) return { [key]: child(write(object as never), key) };
+  }
+  if (typeof object.toJSON === "function") return child(object.toJSON(), "toJSON()");
+  if (prototype && Object.getPrototypeOf(prototype)) {
+    throw notStorable(place, `a ${prototype.constructor?.name || "value of a nameless class"}`);
+  }
+  if (Object.getOwnPropertySymbols(object).length) throw notStorable(place, "keyed by a symbol");
+  const entries = Object.entries(object).map(([key, item]) => [key, child(item, key)]);
+  const stored = Object.fromEntries(entries);
+  return Object.keys(stored).some((key) => key.startsWith("$")) ? { $object: stored } : stored;
+}
+
+function notStorable({ name, keys }: Place, what: string): TypeError {
+  const path = keys.map((key) => typeof key === "number" ? `[${key}]` : `.${key}`).join("");
+  return new TypeError(`\`${name}${path}\` is ${what} and cannot be stored`);
+}
+
+/** How the paths of our files begin. */
+const OWN_FILES = pathOf(new URL(".", import.meta.url).href);
+
+/** The stack without our frames. */
+function userStack(error: Error): string {
+  const isOurs = (line: string) =>
+    /:\d+:\d+\)?$/.test(line) &&
+    (line.includes(OWN_FILES) || line.includes("data:text/javascript,import"));
+  return (error.stack ?? `${error}`).split("\n").filter((line) => isBundled || !isOurs(line)).join(
+    "\n",
+  );
+}
+
+/** The parts of an error; of its own properties, those that cannot be stored become text. */
+function encodeError(error: Error, place: Place): Record<string, unknown> {
+  const name = error.name === "Error" ? error.constructor?.name ?? "Error" : error.name;
+  const stored: Record<string, unknown> = { name, message: error.message, stack: userStack(error) };
+  for (const key of new Set(["cause", "errors", ...Object.keys(error)])) {
+    if (key in stored || !Object.hasOwn(error, key)) continue;
+    const item = (error as unknown as Record<string, unknown>)[key];
+    try {
+      stored[key] = encodeAt(item, { ...place, inside: new Set(place.inside) });
+    } catch {
+      stored[key] = String(item);
+    }
+  }
+  return stored;
+}
+
+/** Reads back, in place, what `encode` made. `results` are those of the steps before. */
+export function decode(stored: unknown, results: unknown[] = []): unknown {
+  if (typeof stored !== "object" || !stored) return stored;
+  const object = stored as Record<string, unknown>;
+  const [key] = Object.keys(object);
+  if (!Array.isArray(object) && key?.startsWith("$")) return decodeSpecial(key, object, results);
+  for (const key in object) {
+    if (typeof object[key] === "object") object[key] = decode(object[key], results);
+  }
+  return object;
+}
+
+function decodeSpecial(key: string, object: Record<string, unknown>, results: unknown[]): unknown {
+  const stored = object[key];
+  if (key === "$step") return follow(object as never, results);
+  if (key === "$undefined") return undefined;
+  if (key === "$number") return Number(stored);
+  if (key === "$bigint") return BigInt(stored as string);
+  if (key === "$function") return stored;
+  if (key === "$error") return decodeError(stored as never);
+  if (key === "$object") {
+    const plain = stored as Record<string, unknown>;
+    for (const key in plain) plain[key] = decode(plain[key], results);
+    return plain;
+  }
+  if (!Object.hasOwn(codecs, key)) throw new TypeError(`\`${key}\` is no way to store a value`);
+  return codecs[key][2](decode(stored, results) as never);
+}
+
+/** The result of a step before, or a part of it. */
+export function follow(
+  ref: { $step: number; path?: (string | number)[] },
+  results: unknown[],
+): unknown {
+  if (!Object.hasOwn(results, ref.$step)) {
+    throw new RangeError(`\`$step\`: ${ref.$step} is none of the ${results.length} steps before`);
+  }
+  let value = results[ref.$step] as Record<string, unknown>;
+  for (const key of ref.path ?? []) {
+    if (/^(__proto__|constructor|prototype)$/.test(`${key}`)) {
+      throw new TypeError(`\`path\`: \`${key}\` cannot be a part of a deferred value`);
+    }
+    if (value === undefined || value === null) {
+      throw new TypeError(
+        `Cannot read \`${key}\` of ${value}, in the path ${
+          stringify(ref.path)
+        } of step ${ref.$step}`,
+      );
+    }
+    value = value[key] as typeof value;
+  }
+  return value;
+}
+
+function decodeError({ name, message, stack, ...properties }: Record<string, unknown>): Error {
+  const error = new Error(message as string);
+  const type = (globalThis as Record<string, unknown>)[name as string] as
+    | ErrorConstructor
+    | undefined;
+  const known = type === Error || type?.prototype instanceof Error;
+  if (known) Object.setPrototypeOf(error, type!.prototype);
+  if (error.name !== name) {
+    Object.defineProperty(error, "name", { value: name, configurable: true, writable: true });
+  }
+  Object.defineProperty(error, "stack", { value: stack, configurable: true, writable: true });
+  return Object.assign(error, decode(properties));
+}
+
+/** What was thrown, as it is stored. */
+export function encodeThrown(thrown: unknown): unknown {
+  try {
+    return encode(thrown, "errorValue");
+  } catch {
+    return String(thrown);
+  }
+}
