@@ -55,7 +55,16 @@ import {
 import { isKnown, refer } from "./src/references.ts";
 import { run } from "./src/runner.ts";
 import { type CommandOptions, runSteps, type Step, stepsOf } from "./src/steps.ts";
-import { fileUrl, pathOf, shared, type Stream, stringify, system } from "./src/system.ts";
+import {
+  fileUrl,
+  pathOf,
+  shared,
+  type Stream,
+  stringify,
+  system,
+  Watched,
+  writeAll,
+} from "./src/system.ts";
 import { type Callable, encode, type Path } from "./src/values.ts";
 
 export { readTask };
@@ -84,10 +93,36 @@ export type Parts<T, K extends keyof T = keyof T> = 0 extends 1 & T
   ? { readonly [key: string]: Deferred<any> } & ((...args: any[]) => Deferred<any>)
   : { readonly [P in K]: Deferred<T[P]> };
 
-/** The deferred call of a `T`, if it is a function. */
-export type Call<T> = T extends (...args: infer A) => infer R
-  ? (...args: Inputs<A>) => Deferred<Awaited<R>>
+/** The deferred call of a `T`, if it is a function; of the overloads of one, the last four count. */
+export type Call<T> = T extends {
+  (...args: infer A): infer P;
+  (...args: infer B): infer Q;
+  (...args: infer C): infer R;
+  (...args: infer D): infer S;
+} ? Signature<A, P> & Signature<B, Q> & Signature<C, R> & Signature<D, S>
+  : T extends { (...args: infer A): infer P; (...args: infer B): infer Q }
+    ? Signature<A, P> & Signature<B, Q>
+  : T extends (...args: infer A) => infer P ? (...args: Inputs<A>) => Deferred<Awaited<P>>
   : unknown;
+
+/** One signature of an overloaded function; `unknown[]` stands for one that it does not have. */
+export type Signature<A extends readonly unknown[], R> = unknown[] extends A ? unknown
+  : (...args: Inputs<A>) => Deferred<Awaited<R>>;
+
+/** Any class. */
+// deno-lint-ignore no-explicit-any
+export type Constructor = new (...args: any) => any;
+
+/** What a class may be constructed with; of the overloads of its constructor, the last three count. */
+export type Construction<C> = C extends {
+  new (...args: infer A): unknown;
+  new (...args: infer B): unknown;
+  new (...args: infer D): unknown;
+} ? Known<A> | Known<B> | Known<D>
+  : C extends new (...args: infer A) => unknown ? A
+  : never;
+
+type Known<A> = unknown[] extends A ? never : A;
 
 /** What may be given for a `T`: the value, a deferred, or a value with deferreds in it. */
 export type Input<T> =
@@ -121,10 +156,10 @@ export function defer<A extends readonly unknown[], R>(
   ...args: Inputs<A>
 ): Deferred<Awaited<R>>;
 /** Defers a construction. */
-export function defer<A extends readonly unknown[], R>(
-  call: new (...args: A) => R,
-  ...args: Inputs<A>
-): Deferred<R>;
+export function defer<C extends Constructor>(
+  call: C,
+  ...args: Inputs<Construction<C>>
+): Deferred<InstanceType<C>>;
 /** Defers a call of the function that a URL names. */
 // deno-lint-ignore no-explicit-any
 export function defer(call: URL, ...args: unknown[]): Deferred<any>;
@@ -496,15 +531,6 @@ export class TaskList<T = unknown> {
 
 const GUARD = "Cannot make a task list while a runner imports this module for a function in it: " +
   "put the main part of the script in `if (import.meta.main) { ... }`";
-
-/** A promise that knows whether anybody waits for it. */
-class Watched<T> extends Promise<T> {
-  seen = false;
-  override then<A, B>(...handlers: Parameters<Promise<T>["then"]>): Promise<A | B> {
-    this.seen = true;
-    return super.then(...handlers) as Promise<A | B>;
-  }
-}
 
 /**
  * Calls a function on each item, in several processes, and gives the results. It keeps no list on disk.

@@ -94,6 +94,15 @@ export function killGroup(pid: number): void {
   } catch { /* none of it is left */ }
 }
 
+/** A promise that knows whether anybody waits for it. */
+export class Watched<T> extends Promise<T> {
+  seen = false;
+  override then<A, B>(...handlers: Parameters<Promise<T>["then"]>): Promise<A | B> {
+    this.seen = true;
+    return super.then(...handlers) as Promise<A | B>;
+  }
+}
+
 /** Runs a few lines of shell: it can look at and kill other processes where no runtime can. */
 export function shell(script: string, arg: string): string {
   const { stdout } = new system.Command("sh", { args: ["-c", script, arg] }).outputSync();
