@@ -1,0 +1,104 @@
+/**
+ * Stored tasks, values and errors as a person reads them: as code.
+ *
+ * @module
+ */
+
+import type { Step } from "./steps.ts";
+import type { Path } from "./values.ts";
+
+/** A stored value as the code that makes it. */
+export function codeOf(stored: unknown): string {
+  if (Array.isArray(stored)) return `[${stored.map(codeOf).join(", ")}]`;
+  if (typeof stored !== "object" || !stored) return JSON.stringify(stored) ?? "undefined";
+  const [key] = Object.keys(stored);
+  return key?.startsWith("$")
+    ? codeOfSpecial(key, stored as Record<string, unknown>)
+    : codeOfObject(stored);
+}
+
+const isName = (key: unknown): boolean => /^[a-z_$][\w$]*$/i.test(`${key}`);
+
+function codeOfObject(object: object): string {
+  const fields = Object.entries(object).map(([key, value]) =>
+    `${isName(key) ? key : JSON.stringify(key)}: ${codeOf(value)}`
+  );
+  return fields.length ? `{ ${fields.join(", ")} }` : "{}";
+}
+
+/** What JSON cannot hold. */
+const specials: Record<string, (stored: never) => string> = {
+  $undefined: () => "undefined",
+  $number: (text: string) => text,
+  $bigint: (digits: string) => `${digits}n`,
+  $object: codeOfObject,
+  $function: codeOfCallee,
+  $regexp: ([source, flags]: string[]) => `/${source}/${flags}`,
+  $url: (href: string) => `new URL(${JSON.stringify(href)})`,
+  $bytes: (base64: string) => `Uint8Array.fromBase64(${JSON.stringify(base64)})`,
+  $error: ({ name, message }: Error) => `new ${name}(${JSON.stringify(message)})`,
+};
+
+function codeOfSpecial(key: string, object: Record<string, unknown>): string {
+  const stored = object[key];
+  if (key === "$step") return `step${stored}${codeOfPath(object.path as Path)}`;
+  if (Object.hasOwn(specials, key)) return specials[key](stored as never);
+  const names = Object.getOwnPropertyNames(globalThis);
+  const type = names.find((name) => `$${name.toLowerCase()}` === key) ?? key;
+  return `new ${type}(${codeOf(stored)})`;
+}
+
+function codeOfPath(path: Path = []): string {
+  return path.map((key) => isName(key) ? `.${key}` : `[${JSON.stringify(key)}]`).join("");
+}
+
+function codeOfCallee(call: unknown): string {
+  if (typeof call === "string") return call.slice(call.lastIndexOf("#") + 1);
+  const source = (call as { source?: string } | undefined)?.source;
+  return source === undefined ? codeOf(call) : `(${source})`;
+}
+
+/** A step as the call that it is. */
+export function callOf({ call, args = [], value }: Step = {}): string {
+  if (call === undefined) return codeOf(value);
+  return `${codeOfCallee(call)}(${args.map(codeOf).join(", ")})`;
+}
+
+/** All steps as a program, with the imports that it would need. */
+export function programOf(steps: Step[]): string {
+  const imports = new Map<string, Set<string>>();
+  for (const { call } of steps) {
+    const [, module, name] = /^(.*)#([^#]*)$/s.exec(typeof call === "string" ? call : "") ?? [];
+    if (module) imports.set(module, (imports.get(module) ?? new Set()).add(name));
+  }
+  const froms = [...imports].map(([module, names]) =>
+    `import { ${[...names].join(", ")} } from ${JSON.stringify(module)};`
+  );
+  const lines = steps.map((step, index) =>
+    index < steps.length - 1 ? `const step${index} = ${callOf(step)};` : `${callOf(step)};`
+  );
+  return [...froms, ...lines].join("\n");
+}
+
+/** A stored error in one line. */
+export function headOfError(stored: unknown): string {
+  const { $error: error } = (stored ?? {}) as { $error?: { name: string; message: string } };
+  return error ? headOf(error) : `threw ${codeOf(stored)}`;
+}
+
+const headOf = ({ name, message }: { name: string; message: string }): string => {
+  const [first] = message.split("\n");
+  return first ? `${name}: ${first}` : name;
+};
+
+/** A stored error with its stack, its own properties and its causes. */
+export function textOfError(stored: unknown): string {
+  const { $error: error } = (stored ?? {}) as { $error?: Record<string, unknown> };
+  if (!error) return headOfError(stored);
+  const { name, message, stack, cause, ...others } = error as unknown as Error;
+  const hasMessage = stack?.includes(message);
+  const head = hasMessage ? stack : [`${name}: ${message}`, stack].filter(Boolean).join("\n");
+  const properties = Object.entries(others).map(([key, value]) => `    ${key}: ${codeOf(value)}`);
+  const reason = cause === undefined ? [] : [`Caused by: ${textOfError(cause)}`];
+  return [head, ...properties, ...reason].join("\n");
+}
