@@ -65,7 +65,7 @@ import {
   Watched,
   writeAll,
 } from "./src/system.ts";
-import { type Callable, encode, type Path } from "./src/values.ts";
+import { type Callable, encode, type Path, pathText } from "./src/values.ts";
 
 export { readTask };
 export type {
@@ -122,7 +122,8 @@ export type Construction<C> = C extends {
   : C extends new (...args: infer A) => unknown ? A
   : never;
 
-type Known<A> = unknown[] extends A ? never : A;
+/** A signature that an overloaded constructor has. */
+export type Known<A> = unknown[] extends A ? never : A;
 
 /** What may be given for a `T`: the value, a deferred, or a value with deferreds in it. */
 export type Input<T> =
@@ -181,7 +182,7 @@ function partOf(value: unknown): Part | undefined {
 }
 
 function deferred(step: Step, path: Path = []): unknown {
-  const target = Object.assign(() => {}, { [MARK]: { step, path } });
+  const target = Object.assign(function () {}, { [MARK]: { step, path } }); // no arrow, for `construct`
   return new Proxy(Object.setPrototypeOf(target, printable), recorder);
 }
 
@@ -235,10 +236,7 @@ function describe({ step, path }: Part, depth: number): string {
     ? `defer(${args})`
     : `defer(${[show(step.call), args].join(", ")})`;
   const isMethod = (step.call as Part)?.step;
-  const keys = path.map((key) =>
-    /^[a-z_$][\w$]*$/i.test(`${key}`) ? `.${key}` : `[${stringify(key)}]`
-  );
-  return (isMethod ? `${show(step.call)}(${args})` : call) + keys.join("");
+  return (isMethod ? `${show(step.call)}(${args})` : call) + pathText(path);
 }
 
 /**
@@ -284,6 +282,7 @@ function build(task: unknown): [Step[], Place[]] {
       into.value = encode(args[0], "value", leaf);
       continue;
     }
+    into.call = undefined; // so that it comes first in the file
     if (typeof call === "function") {
       functions.push({ into, key: "call", call: call as Callable, stack });
     } else {into.call = typeof call === "string" || call instanceof URL
@@ -365,8 +364,10 @@ export class TaskList<T = unknown> {
     this.#options = options;
     const present = exists(this.directory);
     if (present && !options.existOk && !options.noScheduleIfExist) {
-      const fix = "take another name, or take it as it is with `existOk: true, preClean: false`";
-      throw new Error(`Cannot make the task list \`${this.directory}\`, as it exists: ${fix}`);
+      const fix = "take it as it is with `existOk: true, preClean: false`, or another name";
+      throw new Error(
+        `Cannot make the task list \`${this.directory}\`, as it exists already: ${fix}`,
+      );
     }
     this.#skip = present && !!options.noScheduleIfExist;
     for (const state of states) {
@@ -390,9 +391,10 @@ export class TaskList<T = unknown> {
     options: { metadata?: unknown; id?: string } = {},
   ): Promise<Scheduled> {
     const scheduled = new Watched<Scheduled>((done) => done(this.#schedule(task, options)));
-    this.#pending.add(scheduled);
-    const settle = () => this.#pending.delete(scheduled);
-    Promise.prototype.then.call(scheduled, settle, () => settle() && this.#failed.push(scheduled));
+    const failed = () => void this.#failed.push(scheduled);
+    const settled = Promise.prototype.then.call(scheduled, () => {}, failed); // which is not to see it
+    this.#pending.add(settled);
+    settled.then(() => this.#pending.delete(settled));
     return scheduled;
   }
 
@@ -613,8 +615,9 @@ export async function exec(path: string, options: ExecOptions = {}): Promise<Tas
   const file = pathOf(fileUrl(path));
   const session = options.session && fileUrl(`${options.session}`);
   const { id, state } = locate(file);
+  const text = system.readTextFileSync(file);
   if (options.raise) {
-    const steps = stepsOf(system.readTextFileSync(file), file);
+    const steps = stepsOf(text, file);
     return { id, state, returnValue: await runSteps(steps, session) };
   }
   const task = writeTask(withOutcome(...await run(file, session)));

@@ -18,6 +18,7 @@ import {
   remove,
   settle,
   type State,
+  stateOf,
   type Task,
   textOf,
 } from "./files.ts";
@@ -150,7 +151,7 @@ function allPermissions(): string[] {
   if (!missing) return ["--allow-all"];
   const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
   throw new TypeError(
-    `Cannot give tasks all permissions, as this program lacks ${missing}: ${fix}`,
+    `Cannot give tasks all permissions, as this program lacks \`--allow-${missing}\`: ${fix}`,
   );
 }
 
@@ -175,6 +176,7 @@ abstract class Pool {
   isStopped = false;
   problem: unknown; // what ends the run
   wake = (): void => {}; // tells the consumer that something has changed
+  longestAnswer = 10_000; // characters
 
   constructor(readonly options: Options) {}
 
@@ -187,19 +189,20 @@ abstract class Pool {
   abstract output(runner: Runner, text: string, stream: Stream): void;
 
   /** Starts a process that runs this module, in a process group of its own. */
-  start(access: string[], firstTask = "", isAlone = false): Runner {
+  start(access: string[], firstTask: string, isAlone = false): Runner {
     const { session, retries, permissions, tasksPerProcess } = this.options;
     const concurrency = isAlone ? 1 : this.options.concurrency;
     const isKept = !isAlone && tasksPerProcess > 1;
+    const isApart = isKept && isUnlimited(permissions); // as Deno lets nobody else open a descriptor
     const settings: Settings = {
       session: session && fileUrl(`${session}`),
       retries,
       concurrency,
-      descriptor: isKept ? 3 : 0,
+      descriptor: isApart ? 3 : 0,
     };
     const command = [...runnerCommand(permissions, access, firstTask), RUNNER, stringify(settings)];
     // a kept runner has its requests on another descriptor, so that no task can read them from stdin
-    if (isKept) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
+    if (isApart) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
     const marker = `/${this.owner}.${runnersStarted++}/`;
     const process = spawn(command, { FORREST_TASKS: environment("FORREST_TASKS") + marker });
     const input = process.stdin.getWriter();
@@ -241,19 +244,19 @@ abstract class Pool {
       let text = "";
       for await (const chunk of process[stream]) {
         text += decoder.decode(chunk, { stream: true });
-        for (let start; (start = text.indexOf("\x1e")) >= 0;) {
+        let start = text.indexOf("\x1e");
+        for (let end; start >= 0 && (end = text.indexOf("\n", start)) >= 0;) {
+          start = text.lastIndexOf("\x1e", end);
           print(text.slice(0, start), stream);
-          text = text.slice(start);
-          const end = text.indexOf("\n");
-          if (end < 0) break; // the rest of it will come
-          const answer = stream === "stdout" ? parseAnswer(text.slice(1, end)) : undefined;
+          const answer = stream === "stdout" ? parseAnswer(text.slice(start + 1, end)) : undefined;
           const isAnswer = answer && this.try(() => this.answer(runner, answer));
-          if (!isAnswer) print("\x1e", stream);
-          text = text.slice(isAnswer ? end + 1 : 1);
+          if (!isAnswer) print(text.slice(start, end + 1), stream);
+          text = text.slice(end + 1);
+          start = text.indexOf("\x1e");
         }
-        if (text.startsWith("\x1e")) continue;
-        print(text, stream);
-        text = "";
+        const isAnswerToBe = start >= 0 && text.length - start < this.longestAnswer;
+        print(isAnswerToBe ? text.slice(0, start) : text, stream);
+        text = isAnswerToBe ? text.slice(start) : "";
       }
       print(text, stream);
     };
@@ -363,8 +366,9 @@ export class ListPool extends Pool {
         await new Promise<void>((resolve) => this.wake = resolve);
       } else if (this.failures > maxFailures) {
         const left = `${idsIn(this.directory, "todo").length} tasks are left in \`todo\``;
-        const reason = `as \`maxFailures\` is ${maxFailures}`;
-        throw new Error(`Stopped after ${this.failures} failures, ${reason}: ${left}`);
+        throw new Error(
+          `Stopped after ${this.failures} failures (\`maxFailures: ${maxFailures}\`): ${left}`,
+        );
       } else if (!this.mayStart() || !await this.look()) return;
     }
   }
@@ -427,6 +431,11 @@ export class ListPool extends Pool {
 
   answer(runner: Runner, [claim, state, attempts]: Answer): boolean {
     if (!runner.held.has(claim) || exists(claim)) return false;
+    const { id } = locate(claim);
+    const isFiled = state === "todo"
+      ? stateOf(this.directory, id)
+      : exists(`${this.directory}/${state}/${id}.json`);
+    if (!isFiled) return false;
     clearTimeout(runner.held.get(claim));
     runner.held.delete(claim);
     this.settled(claim, state, attempts as number);
@@ -507,7 +516,7 @@ export class ListPool extends Pool {
 
   printError(path: string): void {
     const { id, errorValue } = readTask(path);
-    const text = `${id}: ${(errorValue as Error)?.stack ?? errorValue}\n`;
+    const text = `${id}: ${stackOf(errorValue)}\n`;
     if (!this.log) writeAll(system.stderr, text);
     else this.write(id, text);
   }
@@ -538,16 +547,35 @@ function runnerCommand(permissions: string[], access: string[], firstTask: strin
   // would lie in the task's project. It never gets there, as the runner exits in the preloaded module.
   const module = /"call": ?"(file:[^"#]*)/.exec(firstTask)?.[1] ?? system.mainModule;
   const project = /^file:/.test(module) ? pathOf(new URL(".", module).href) : `${system.cwd()}/`;
-  // What is preloaded waits for the runner, and no module of ours, as task modules import them.
-  const start = `import ${stringify(runner)}; await globalThis[Symbol.for("forrest")].serve();`;
-  const preload = `data:text/javascript,${encodeURIComponent(start)}`;
-  const isAll = permissions.some((flag) => /^(-A|--allow-all)$/.test(flag));
-  const own = isAll ? [] : [
-    `--allow-read=${[...access, project].join(",")}`,
-    ...access.map((path) => `--allow-write=${path}`),
+  // What is preloaded waits for the runner, and no module of ours, as task modules import them. A module
+  // that it could import by a literal name needs no permission to be read.
+  const modules = isUnlimited(permissions) ? [] : [...firstTask.matchAll(/"call": ?("[^"#]*)#/g)];
+  const start = [
+    `import ${stringify(runner)}`,
+    ...modules.map(([, module]) => `() => import(${module}")`),
+    `await globalThis[Symbol.for("forrest")].serve()`,
   ];
-  const flags = [...permissions, ...own, "--no-prompt", "--preload", preload];
-  return [program, "run", ...flags, `${project}forrest-runner.js`];
+  const preload = `data:text/javascript,${encodeURIComponent(start.join(";"))}`;
+  const flags = isUnlimited(permissions) ? permissions : withAccess(permissions, access);
+  return [
+    program,
+    "run",
+    ...flags,
+    "--no-prompt",
+    "--preload",
+    preload,
+    `${project}forrest-runner.js`,
+  ];
+}
+
+function isUnlimited(permissions: string[]): boolean {
+  return permissions.some((flag) => /^(-A|--allow-all)$/.test(flag));
+}
+
+/** Adds what a runner itself needs; after a flag that allows everything, a list would be a limit. */
+function withAccess(permissions: string[], paths: string[]): string[] {
+  const flags = ["--allow-read", "--allow-write"].filter((flag) => !permissions.includes(flag));
+  return [...permissions, ...flags.flatMap((flag) => paths.map((path) => `${flag}=${path}`))];
 }
 
 /** Arrays of an item from each source, until the first of them ends. */
@@ -577,6 +605,7 @@ export class MapPool extends Pool {
   begun = 0; // when the first of them came
   here = 0; // calls that run in this process
   isRead = false;
+  override longestAnswer = Infinity;
   reference?: Reference;
   makeRoom = (): void => {}; // lets more be read
 
@@ -651,11 +680,19 @@ export class MapPool extends Pool {
       } else {
         const runner = this.leastBusy(room);
         if (!runner && this.runners.size >= processes) return;
-        const step = { call: this.reference, args: encode(args, "item") };
-        (runner ?? this.start([])).give(key, { key, step });
+        this.give(key, args, runner);
       }
     }
     this.makeRoom();
+  }
+
+  give(key: string, args: unknown[], runner?: Runner): void {
+    try {
+      const step = { call: this.reference, args: encode(args, "item") };
+      (runner ?? this.start([], stringify(step))).give(key, { key, step });
+    } catch (error) {
+      this.settled(key, "fail", encodeThrown(error));
+    }
   }
 
   async callHere(key: string, args: unknown[]): Promise<void> {
@@ -689,6 +726,14 @@ export class MapPool extends Pool {
   output(_runner: Runner, text: string, stream: Stream): void {
     writeAll(system[stream], text);
   }
+}
+
+/** The stack of an error and of its causes. */
+function stackOf(error: unknown): string {
+  if (!(error instanceof Error)) return `${error}`;
+  return error.cause === undefined
+    ? `${error.stack}`
+    : `${error.stack}\nCaused by: ${stackOf(error.cause)}`;
 }
 
 function parseAnswer(text: string): Answer | undefined {

@@ -80,7 +80,9 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   const found = new Map<unknown, string>();
   const add = async (specifier: string) => {
     const exports = await within(1000, import(specifier)).catch(() => undefined) ?? {};
-    for (const name of Object.keys(exports)) found.set(exports[name], `${specifier}#${name}`);
+    for (const name of Object.keys(exports)) {
+      if (typeof exports[name] === "function") found.set(exports[name], `${specifier}#${name}`);
+    }
   };
   const text = await Promise.resolve().then(() => system.readTextFileSync(new URL(url))).catch(() =>
     ""
@@ -96,11 +98,11 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
     await add(url);
   } else { // the main module is still being evaluated: to import it would wait for ever
     const declaration =
-      /^export\s+(default\s+)?(?:async\s+)?(?:function\s*\*?|class|const|let|var)\s*([\w$]+)/gm;
+      /^\s*export\s+(default\s+)?(?:async\s+)?(?:function\s*\*?|class|const|let|var)\s*([\w$]+)/gm;
     for (const [, byDefault, name] of text.matchAll(declaration)) {
       found.set(name, `${url}#${byDefault ? "default" : name}`);
     }
-    for (const [, names] of text.matchAll(/^export\s*\{([^}]*)\}\s*(?:;|$)/gm)) {
+    for (const [, names] of text.matchAll(/^\s*export\s*\{([^}]*)\}\s*(?:;|$)/gm)) {
       for (const [, name, alias] of names.matchAll(/([\w$]+)(?:\s+as\s+([\w$]+))?/g)) {
         found.set(name, `${url}#${alias ?? name}`);
       }

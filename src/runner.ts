@@ -41,7 +41,9 @@ export async function serve(settings: Settings): Promise<never> {
     if (busy.size >= concurrency) await Promise.race(busy);
   }
   await Promise.all(busy);
-  system.exit(0);
+  if (globalThis.Deno) system.exit(0);
+  // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive
+  return setTimeout(() => system.exit(0), 200).unref() as never;
 }
 
 /** Runs a claimed task and files its outcome. */

@@ -20,7 +20,7 @@ export function stepsOf(text: string, path: string): Step[] {
   }
   const refuse = (place: string, wanted: string) =>
     new TypeError(`Cannot run the task \`${path}\`: \`${place}\` must be ${wanted}`);
-  if (!Array.isArray(steps) || !steps.length) throw refuse("steps", "an array with a step or more");
+  if (!Array.isArray(steps) || !steps.length) throw refuse("steps", "an array of at least one");
   for (const [index, step] of steps.entries()) {
     const isStep = step && typeof step === "object" && ("value" in step || "call" in step);
     if (!isStep) throw refuse(`steps[${index}]`, "an object with `call` and `args`, or `value`");
@@ -82,10 +82,10 @@ function isConstructor(callee: object): boolean {
 async function loadFunctions(stored: unknown, session?: string): Promise<void> {
   const places = [stored];
   for (const place of places) {
-    for (const item of Object.values(place as object)) {
+    const holder = place as { $function?: unknown; $object?: object };
+    for (const item of Object.values(holder.$object ?? holder)) { // what is in `$object` is literal
       if (typeof item === "object" && item) places.push(item);
     }
-    const holder = place as { $function?: unknown };
     if (holder.$function !== undefined) {
       [, holder.$function] = await load(holder.$function, session);
     }
@@ -182,7 +182,7 @@ export function deathOf(
 ): Error {
   const isUnsettled = code === 0 || /Top-level await promise never resolved/.test(printed);
   const ended =
-    "ended before it: the task called `exit()`, or waits for a promise that nothing settles";
+    "ended before it: the task called `exit()`, or waits for a promise that nothing will settle";
   const how = signal ? `was killed by ${signal}` : isUnsettled ? ended : `exited with code ${code}`;
   const last = printed.trim() && `. It last printed:\n${printed.trim().slice(-2000)}`;
   const error = new Error(`${what} ${how}${last}`);

@@ -227,7 +227,7 @@ export class Progress {
     let text = "";
     for (const part of parts) if (widthOf(text + part) < width - 12) text += part;
     const cells = Math.max(0, Math.min(40, width - widthOf(text) - 2));
-    return cut(`${bar(cells, total ? (done + fail) / total : 1)} ${text}`, width * 2);
+    return `${bar(cells, total ? (done + fail) / total : 1)} ${text}`;
   }
 
   #longest(): string {

@@ -13,6 +13,12 @@ export type Callable = (...args: any[]) => unknown;
 /** The way to a part of a value. */
 export type Path = (string | number)[];
 
+/** A path as one writes it. */
+export function pathText(path: Path): string {
+  return path.map((key) => /^[a-z_$][\w$]*$/i.test(`${key}`) ? `.${key}` : `[${stringify(key)}]`)
+    .join("");
+}
+
 // deno-lint-ignore no-explicit-any
 type Codec = [type: any, write: (value: any) => unknown, read: (stored: any) => unknown];
 const fromBase64 = (text: string) => Uint8Array.fromBase64(text);
@@ -36,16 +42,19 @@ const codecs: Record<string, Codec> = {
   ],
 };
 for (
-  const kind of "Int8 Uint8Clamped Int16 Uint16 Int32 Uint32 Float32 Float64 BigInt64 BigUint64"
-    .split(" ")
+  const kind
+    of "Int8 Uint8Clamped Int16 Uint16 Int32 Uint32 Float16 Float32 Float64 BigInt64 BigUint64"
+      .split(" ")
 ) {
   const type = (globalThis as unknown as Record<string, Float64ArrayConstructor>)[`${kind}Array`];
-  codecs[`$${kind.toLowerCase()}array`] = [
-    type,
-    ({ buffer, byteOffset, byteLength }) =>
-      new Uint8Array(buffer, byteOffset, byteLength).toBase64(),
-    (text) => new type(fromBase64(text).buffer),
-  ];
+  if (type) {
+    codecs[`$${kind.toLowerCase()}array`] = [
+      type,
+      ({ buffer, byteOffset, byteLength }) =>
+        new Uint8Array(buffer, byteOffset, byteLength).toBase64(),
+      (text) => new type(fromBase64(text).buffer),
+    ];
+  }
 }
 
 type Place = {
@@ -106,8 +115,7 @@ function encodeObject(object: Record<string, unknown>, place: Place): unknown {
 }
 
 function notStorable({ name, keys }: Place, what: string): TypeError {
-  const path = keys.map((key) => typeof key === "number" ? `[${key}]` : `.${key}`).join("");
-  return new TypeError(`\`${name}${path}\` is ${what} and cannot be stored`);
+  return new TypeError(`\`${name}${pathText(keys)}\` is ${what} and cannot be stored`);
 }
 
 /** How the paths of our files begin. */
@@ -193,18 +201,23 @@ export function follow(
   return value;
 }
 
-function decodeError({ name, message, stack, ...properties }: Record<string, unknown>): Error {
+function decodeError({ name, message, stack, ...others }: Record<string, unknown>): Error {
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0; // or Bun prints where we are, in place of `stack`
   const error = new Error(message as string);
+  Error.stackTraceLimit = stackTraceLimit;
   const type = (globalThis as Record<string, unknown>)[name as string] as
     | ErrorConstructor
     | undefined;
-  const known = type === Error || type?.prototype instanceof Error;
-  if (known) Object.setPrototypeOf(error, type!.prototype);
-  if (error.name !== name) {
-    Object.defineProperty(error, "name", { value: name, configurable: true, writable: true });
+  const isBuiltin = type === Error || type?.prototype instanceof Error;
+  if (isBuiltin) Object.setPrototypeOf(error, type!.prototype);
+  const hidden = { name, stack, cause: decode(others.cause), errors: decode(others.errors) };
+  for (const [key, value] of Object.entries(hidden)) {
+    if (value === undefined || (key === "name" && value === error.name)) continue;
+    Object.defineProperty(error, key, { value, configurable: true, writable: true });
+    delete others[key];
   }
-  Object.defineProperty(error, "stack", { value: stack, configurable: true, writable: true });
-  return Object.assign(error, decode(properties));
+  return Object.assign(error, decode(others));
 }
 
 /** What was thrown, as it is stored. */
