@@ -61,6 +61,7 @@ export const count = (n: number, what: string): string => `${n} ${what}${n === 1
 
 /** A time, to two digits or so. */
 export function duration(seconds: number): string {
+  if (seconds < 1) return `${Number((seconds * 1000).toPrecision(2))} ms`;
   if (seconds < 10) return `${Number(seconds.toPrecision(2))} s`;
   if (seconds < 60) return `${Math.round(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
