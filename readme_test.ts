@@ -103,7 +103,9 @@ test("the README's programs compile", { skip: !onDeno }, () => {
 function steady(text: string, folder: string): string {
   return text.replaceAll(folder, "/home/me")
     .replace(/\S*(deno run -A|bun) \S*cli\.ts\b/g, "forrest")
-    .replace(/\d+(\.\d+)? (ms|s|min)\b/g, "# s")
+    .replace(/ +\d+(\.\d+)? (ms|s|min)\b/g, " # s")
+    .replace(/-[0-9a-f]{12}\b/g, "-DIGEST") // of a path, too
+    .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME")
     .replace(/ +$/gm, "")
     .trim();
 }
