@@ -431,8 +431,15 @@ export class TaskList<T = unknown> {
         }
       });
       const answers = await Promise.all(writes);
-      syncFolder(`${this.directory}/todo`);
-      batch.forEach(({ done }, index) => done(answers[index]));
+      let synced = (answer: () => boolean) => answer();
+      try {
+        syncFolder(`${this.directory}/todo`);
+      } catch (error) {
+        synced = () => {
+          throw error;
+        };
+      }
+      batch.forEach(({ done }, index) => done(() => synced(answers[index])));
     }
     this.#writing = undefined;
   }
@@ -531,7 +538,7 @@ export class TaskList<T = unknown> {
   }
 }
 
-const GUARD = "Cannot make a task list while a runner imports this module for a function in it: " +
+const GUARD = "Cannot start tasks while a runner imports this module for a function in it: " +
   "put the main part of the script in `if (import.meta.main) { ... }`";
 
 /**
@@ -563,6 +570,7 @@ export function map<R>(
   call: Callable,
   ...rest: (Items<unknown> | MapOptions | undefined)[]
 ): AsyncGenerator<R, void, void> {
+  if (shared.importing) throw new Error(GUARD);
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
   const sources = rest.filter(isSource) as Items<unknown>[];

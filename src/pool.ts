@@ -157,7 +157,7 @@ function allPermissions(): string[] {
 
 /** A process that runs tasks, as its pool sees it. */
 interface Runner {
-  held: Map<string, Timer | undefined>; // the keys of its tasks, and the timers of their autokill
+  held: Map<string, { begun: Date; timer?: Timer }>; // its tasks by their keys, and their autokill
   given: number; // how many tasks it ever got
   marker: string; // what the environment of all its descendants contains
   isEnded: boolean; // it gets no more
@@ -215,7 +215,7 @@ abstract class Pool {
       isKilled: false,
       give(key, request) {
         runner.given++;
-        runner.held.set(key, undefined);
+        runner.held.set(key, { begun: new Date() });
         input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
       },
       end() {
@@ -260,13 +260,14 @@ abstract class Pool {
       }
       print(text, stream);
     };
-    const drained = Promise.all([read("stdout"), read("stderr")]);
+    // a task may close its standard output, on which the runner would answer
+    const drained = Promise.all([read("stdout").finally(() => runner.end()), read("stderr")]);
     const status = await process.status;
     killGroup(process.pid); // what its task has left running
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.runners.delete(runner);
-    for (const timer of runner.held.values()) clearTimeout(timer);
+    for (const { timer } of runner.held.values()) clearTimeout(timer);
     this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
     this.change();
   }
@@ -409,7 +410,7 @@ export class ListPool extends Pool {
       const runner = free ?? this.start([this.directory], textOf(claim), isAlone);
       runner.give(claim, claim);
       if (autokill < 2 ** 31 / 1000) {
-        runner.held.set(claim, setTimeout(() => this.kill(runner, claim), autokill * 1000));
+        runner.held.get(claim)!.timer = setTimeout(() => this.kill(runner, claim), autokill * 1000);
       }
       if (isAlone || runner.given >= tasksPerProcess) runner.end();
     }
@@ -436,19 +437,19 @@ export class ListPool extends Pool {
       ? stateOf(this.directory, id)
       : exists(`${this.directory}/${state}/${id}.json`);
     if (!isFiled) return false;
-    clearTimeout(runner.held.get(claim));
+    clearTimeout(runner.held.get(claim)!.timer);
     runner.held.delete(claim);
     this.settled(claim, state, attempts as number);
     return true;
   }
 
   lose(runner: Runner, error: Error): void {
-    for (const claim of runner.held.keys()) {
+    for (const [claim, { begun }] of runner.held) {
       const isOverdue = this.overdue.delete(claim);
       const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
       const state = settle(claim);
       if (state !== "running") this.settled(claim, state);
-      else if (isToBlame) this.fail(claim, isOverdue ? this.timeout() : error);
+      else if (isToBlame) this.fail(claim, begun, isOverdue ? this.timeout() : error);
       else if (putBack(claim)) {
         const { id } = locate(claim);
         this.again.push(id);
@@ -457,8 +458,9 @@ export class ListPool extends Pool {
     }
   }
 
-  fail(claim: string, error: Error): void {
-    const outcome = { errorValue: encodeThrown(error) };
+  fail(claim: string, begun: Date, error: Error): void {
+    const [started, runtime] = [begun.toISOString(), (Date.now() - Number(begun)) / 1000];
+    const outcome = { started, runtime, errorValue: encodeThrown(error) };
     this.settled(claim, ...record(claim, textOf(claim), outcome, this.options.retries));
   }
 
@@ -500,7 +502,7 @@ export class ListPool extends Pool {
   override stop(): void {
     const claims = [...this.runners].flatMap(({ held }) => [...held]);
     super.stop();
-    for (const [claim, timer] of claims) {
+    for (const [claim, { timer }] of claims) {
       clearTimeout(timer);
       this.try(() => putBack(claim));
     }
@@ -672,14 +674,15 @@ export class MapPool extends Pool {
   fill(): void {
     const { processes, concurrency } = this.options;
     const room = Math.max(concurrency, this.depth());
-    for (let call; !this.isStopped && (call = this.waiting[0]); this.waiting.shift()) {
-      const [key, args] = call;
-      if (!processes) {
-        if (this.here >= concurrency) return;
-        this.callHere(key, args);
-      } else {
-        const runner = this.leastBusy(room);
-        if (!runner && this.runners.size >= processes) return;
+    while (!this.isStopped && this.waiting.length) {
+      const runner = this.leastBusy(room);
+      const isFull = processes
+        ? !runner && this.runners.size >= processes
+        : this.here >= concurrency;
+      if (isFull) return;
+      const [key, args] = this.waiting.shift()!;
+      if (!processes) this.callHere(key, args);
+      else {
         this.give(key, args, runner);
       }
     }

@@ -77,6 +77,6 @@ async function call(key: string, step: Step, session?: string): Promise<Answer> 
 
 if (system.args[0] === RUNNER && !shared.serve) { // not in the copies of it that task modules import
   shared.serve = () => serve(parse(system.args[1]));
-  if (isBundled) await shared.serve(); // and never let the program begin
+  if (isBundled) await shared.serve().then(() => new Promise(() => {})); // never lets the program begin
   else if (import.meta.main) shared.serve();
 }

@@ -24,7 +24,9 @@ export function stepsOf(text: string, path: string): Step[] {
   for (const [index, step] of steps.entries()) {
     const isStep = step && typeof step === "object" && ("value" in step || "call" in step);
     if (!isStep) throw refuse(`steps[${index}]`, "an object with `call` and `args`, or `value`");
-    if (!Array.isArray(step.args ?? [])) throw refuse(`steps[${index}].args`, "an array");
+    if (!Array.isArray(step.args ?? [])) {
+      throw refuse(`steps[${index}]`, "an object whose `args` are an array");
+    }
   }
   return steps;
 }

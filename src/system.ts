@@ -217,9 +217,11 @@ function systemOfNode(): typeof Deno {
     readTextFileSync: (path: string | URL) => fs.readFileSync(path, "utf8"),
     writeTextFileSync: fs.writeFileSync,
     removeSync: (path: string, options = { recursive: false }) =>
-      fs.lstatSync(path).isDirectory() && !options.recursive
-        ? fs.rmdirSync(path)
-        : fs.rmSync(path, options),
+      !fs.lstatSync(path).isDirectory()
+        ? fs.unlinkSync(path)
+        : options.recursive
+        ? fs.rmSync(path, options)
+        : fs.rmdirSync(path),
     readDirSync: (path: string) => fs.readdirSync(path).map((name) => ({ name })),
     utimeSync: fs.utimesSync,
   } as unknown as typeof Deno;
