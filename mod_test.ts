@@ -6,8 +6,8 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -242,7 +242,7 @@ test("defer() constructs classes and built-ins with `new`", async () => {
   assert.deepEqual(await resultOf(defer(Map<string, number>, [["a", 1]])), new Map([["a", 1]]));
   assert.equal(await resultOf(defer(URL, "a", "https://example.org/b/c").pathname), "/b/a");
   assert.equal(await resultOf(defer(RangeError, "an error message").message), "an error message");
-  assert.deepEqual(await resultOf(defer(Uint8Array.of, 1, 2)), new Uint8Array([1, 2]));
+  assert.deepEqual(await resultOf(defer(Set<number>, [1, 2])), new Set([1, 2]));
   class Local {
     value: number;
     constructor(value: number) {
@@ -402,6 +402,17 @@ test("console.log shows a deferred value as the call that it stands for", () => 
   assert.equal(stderr, "");
   assert.match(stdout, /^defer\(sqrt, 16\)\n/);
   assert.match(stdout, /defer\(\[…\]\)\.at\(0\)/);
+});
+
+test("a deferred value of another copy of the module is one, too", async () => {
+  using folder = temporary();
+  cpSync(new URL("./mod.ts", import.meta.url), folder.file("copy/mod.ts"));
+  cpSync(new URL("./src", import.meta.url), folder.file("copy/src"), { recursive: true });
+  const copy = await import(`file://${folder.file("copy/mod.ts")}`) as { defer: typeof defer };
+  assert.notEqual(copy.defer, defer);
+  const two = copy.defer(add, 1, 1);
+  assert.equal(await evaluate(defer(add, two, two)), 4);
+  assert.equal(await resultOf(copy.defer(add, defer(add, two, 1), two)), 5);
 });
 
 test("evaluate() rejects with what a step throws", async () => {
@@ -999,7 +1010,7 @@ test("a list must be new", () => {
   using folder = temporary();
   new TaskList(folder.file("list"));
   assert.throws(() => new TaskList(folder.file("list")), {
-    message: /list`.*exists already.*existOk/,
+    message: /list`.*exists.*`existOk: true/,
   });
 });
 
@@ -1460,6 +1471,77 @@ test("a signal that has aborted before runs nothing", async () => {
   assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
 });
 
+for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+  test(`${signal} puts back what was running before it ends the program`, async () => {
+    using folder = temporary();
+    const [file, flags, options] = writeProgram(
+      folder,
+      `import { hangWithChild } from "${fixtures}";
+       const tasks = new TaskList("list");
+       tasks.schedule(defer(hangWithChild, "pid", true));
+       for await (const _ of tasks.run());`,
+    );
+    const program = spawn(file, flags, { ...options, stdio: "ignore" });
+    const ended = new Promise((resolve) => program.on("exit", (_code, signal) => resolve(signal)));
+    await until(() => folder.read("pid") !== "");
+    program.kill(signal);
+    assert.equal(await ended, signal);
+    assert.equal(readdirSync(folder.file("list/todo")).length, 1);
+    assert.deepEqual(readdirSync(folder.file("list/running")), []);
+    await until(() => !isRunning(folder.read("pid")));
+  });
+}
+
+test("a program that exits while it runs tasks puts them back, and leaves nothing running", async () => {
+  using folder = temporary();
+  const { code, stderr } = runProgram(
+    folder,
+    `import { existsSync } from "node:fs";
+     import { hang } from "${fixtures}";
+     const tasks = new TaskList("list");
+     tasks.schedule(1);
+     tasks.schedule(defer(hang, "pid"));
+     for await (const _ of tasks.run({ processes: 2 })) {
+       while (!existsSync("pid")) await new Promise((resolve) => setTimeout(resolve, 10));
+       process.exit(5);
+     }`,
+  );
+  assert.deepEqual([code, stderr], [5, ""]);
+  assert.equal(readdirSync(folder.file("list/todo")).length, 1);
+  assert.deepEqual(readdirSync(folder.file("list/running")), []);
+  await until(() => !isRunning(folder.read("pid")));
+});
+
+test("what a killed program was running is run again, but not without end", () => {
+  using folder = temporary();
+  const program = `
+    const tasks = new TaskList("list", { existOk: true, preClean: false });
+    const killRun = () => {
+      process.kill(process.ppid, "SIGKILL");
+      while (true);
+    };
+    tasks.schedule(defer(killRun), { id: "deadly" });
+    for await (const _ of tasks.run({ maxCrashes: 2 }));`;
+  for (const _ of ["first", "second"]) assert.equal(runProgram(folder, program).code, null);
+  assert.equal(runProgram(folder, program).code, 0);
+  const task = readTask(folder.file("list/fail/deadly.json"));
+  assert.match((task.errorValue as Error).message, /run .* has died.*2/);
+});
+
+test("a task may run a list and a map of its own", async () => {
+  using folder = temporary();
+  const nested = async (module: string, directory: string) => {
+    const { defer, map, TaskList } = await import(module);
+    const tasks = new TaskList(directory);
+    tasks.schedule(defer(Math.sqrt, 16));
+    const results = await Array.fromAsync(map(Math.sqrt, [25]));
+    for await (const { returnValue } of tasks.run()) results.push(returnValue);
+    return results;
+  };
+  const task = defer(nested, module, folder.file("nested"));
+  assert.deepEqual(await resultOf(task), [5, 4]);
+});
+
 test("autokill fails the task with a TimeoutError, and the others go on", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
@@ -1624,7 +1706,7 @@ test("a run gives up after more than `maxFailures` failures", async () => {
       failed.push((errorValue as Error).message);
     }
   };
-  await assert.rejects(consume, /3 failures.*maxFailures: 2.*5 tasks are left in `todo`/);
+  await assert.rejects(consume, /3 failures.*`maxFailures.* 2.*5 tasks are left in `todo`/);
   assert.deepEqual(failed, ["failure 0", "failure 1", "failure 2"]);
   assert.deepEqual(tasks.count(), { todo: 5, running: 0, done: 0, fail: 3 });
 });
@@ -1726,7 +1808,7 @@ test("a task whose process is killed fails with the signal", async () => {
 
 test("a task that waits for nothing fails", async () => {
   const task = await outcomeOf(defer(fixture.waitForNothing), { onOutput: () => {} });
-  assert.match((task.errorValue as Error).message, /promise that nothing will settle/);
+  assert.match((task.errorValue as Error).message, /waits for a promise that nothing/);
 });
 
 test("a process that dies fails the task that killed it, and not those it held besides", async () => {
@@ -1867,7 +1949,7 @@ test("task files that are none fail with a message that says why", async () => {
     "no steps": ['{ "metadata": 1 }', /`steps` must be an array/],
     "empty steps": ['{ "steps": [] }', /`steps` must be an array of at least one/],
     "wrong step": ['{ "steps": [{ "value": 1 }, { "cal": "x" }] }', /`steps\[1\]` must be/],
-    "wrong args": ['{ "steps": [{ "call": "Math.max", "args": 5 }] }', /`steps\[0\]` must be/],
+    "wrong args": ['{ "steps": [{ "call": "Math.max", "args": 5 }] }', /`steps\[0\].*must be/],
     "wrong call": ['{ "steps": [{ "call": 5 }] }', /`call` is 5/],
     "no global": ['{ "steps": [{ "call": "Math.lost" }] }', /`Math\.lost` is not a function/],
     "later step": ['{ "steps": [{ "value": { "$step": 1 } }, { "value": 1 }] }', /`\$step`: 1/],
@@ -2384,13 +2466,22 @@ async function resultOf(task: unknown, options: RunOptions = {}): Promise<unknow
 
 /** Runs a program as a user would, in its own folder. */
 function runProgram(
+  ...program: Parameters<typeof writeProgram>
+): { code: number | null; stdout: string; stderr: string } {
+  const [file, args, options] = writeProgram(...program);
+  const spawned = spawnSync(file, args, { ...options, encoding: "utf8", timeout: 50_000 });
+  return { code: spawned.status, stdout: spawned.stdout, stderr: spawned.stderr };
+}
+
+/** Writes a program, which may use the module without importing it, and says how to start it. */
+function writeProgram(
   folder: Folder,
   text: string,
   files: Record<string, string> = {},
   name = "main.ts",
   program = process.execPath,
   flags = ["-A"],
-): { code: number | null; stdout: string; stderr: string } {
+): [string, string[], { cwd: string; env: NodeJS.ProcessEnv }] {
   for (const [name, text] of Object.entries(files)) folder.write(name, text);
   const imports = ["command", "defer", "evaluate", "exec", "map", "TaskList"].filter((word) =>
     new RegExp(`\\b${word}\\b`).test(text) && !text.includes(`from "${module}"`)
@@ -2399,17 +2490,8 @@ function runProgram(
   const lines = text.replaceAll(/^ +/gm, "");
   const path = folder.write(name, `import process from "node:process";\n${header}${lines}`);
   const isDeno = program === process.execPath ? runtime === "deno" : runtime !== "deno";
-  const { status, stdout, stderr } = spawnSync(
-    program,
-    ["run", ...(isDeno ? flags : []), path],
-    {
-      cwd: join(path, ".."),
-      encoding: "utf8",
-      timeout: 50_000,
-      env: { ...process.env, NO_COLOR: "1" },
-    },
-  );
-  return { code: status, stdout, stderr };
+  const args = ["run", ...(isDeno ? flags : []), path];
+  return [program, args, { cwd: join(path, ".."), env: { ...process.env, NO_COLOR: "1" } }];
 }
 
 let other: string | undefined;
