@@ -325,9 +325,10 @@ abstract class Pool {
 /** The pool of a list. It works on while its consumer is busy. */
 export class ListPool extends Pool {
   total?: number;
-  ids: string[] = []; // what was in `todo` when we last looked
-  next = 0; // which of them comes next
-  claims = 0; // how many of them we got
+  listed = 0; // how many tasks were in `todo` when we last looked,
+  ids: Iterator<string> = [].values(); // which of them are still to come,
+  upcoming?: string; // beginning with this one,
+  claims = 0; // and how many of them we got
   again: string[] = []; // to be retried, or put back as their process had to end
   alone = new Set<string>(); // those of them that may have been the cause of that
   waiting = 0; // retries that are not due yet
@@ -381,12 +382,15 @@ export class ListPool extends Pool {
   /** Looks for tasks in `todo` and with dead runs; false if there are none. */
   async look(): Promise<boolean> {
     const isUnsure = recover(this.directory, this.owner, this.options.maxCrashes);
-    const isStuck = this.ids.length > 0 && !this.claims; // on names that nobody can claim
+    const isStuck = this.listed > 0 && !this.claims; // on names that nobody can claim
     const { ids } = this.options;
-    this.ids = idsIn(this.directory, "todo").filter((id) => !ids || ids.includes(id));
-    this.next = this.claims = 0;
-    this.total = this.yielded + this.ids.length;
-    if (this.ids.length && !isStuck) return true;
+    const found = idsIn(this.directory, "todo");
+    const wanted = ids ? [...found].filter((id) => ids.includes(id)) : found;
+    this.listed = wanted.length;
+    this.ids = wanted[Symbol.iterator]();
+    this.claims = 0;
+    this.total = this.yielded + this.listed;
+    if (this.listed && !isStuck) return true;
     if (isUnsure) await sleep(Math.min(1000, lease / 6));
     return isUnsure;
   }
@@ -394,7 +398,7 @@ export class ListPool extends Pool {
   fill(): void {
     const { processes, concurrency, tasksPerProcess, autokill } = this.options;
     while (this.finished.length < 1000 && this.mayStart()) {
-      const id = this.again.at(-1) ?? this.ids[this.next];
+      const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
       const free = isAlone ? undefined : this.leastBusy(concurrency);
       if (id === undefined || (!free && this.runners.size >= processes)) {
@@ -404,7 +408,7 @@ export class ListPool extends Pool {
         return;
       }
       if (this.again.length) this.again.pop();
-      else this.next++;
+      else this.upcoming = undefined;
       const claim = this.claim(id);
       if (!claim) continue;
       const runner = free ?? this.start([this.directory], textOf(claim), isAlone);
