@@ -39,12 +39,13 @@ const blocks: Block[] = [...readme.matchAll(/^```(\w+)(?: (\S+))?\n(.*?)^```$/gm
 /** A program as a reader would have it: what a fragment leaves out is what the page has shown before. */
 function complete(text: string): string {
   const whole = /^(import|export) /m.test(text);
-  const given = `import { defer, TaskList } from "jsr:@x/forrest";
-import { dostuff, prepare } from "./loop.ts";
-const longListOfStuff = [1, 2, 3];
-${/\btasks = /.test(text) ? "" : 'const tasks = new TaskList("tasklist", { existOk: true });'}
-`;
-  return `${whole ? "" : given}${text}`.replaceAll("jsr:@x/forrest", `${project}mod.ts`);
+  const given = [
+    'import { defer, TaskList } from "jsr:@x/forrest";',
+    'import { dostuff, prepare } from "./loop.ts";',
+    "const longListOfStuff = [1, 2, 3];",
+    /\btasks = /.test(text) ? "" : 'const tasks = new TaskList("tasklist", { existOk: true });',
+  ];
+  return [...whole ? [] : given, text].join("\n").replaceAll("jsr:@x/forrest", `${project}mod.ts`);
 }
 
 /** A folder with the named programs of the page, and `forrest` and the runtimes in its `.bin`. */

@@ -128,12 +128,12 @@ if (import.meta.main) {
   for await (const { id, metadata, returnValue, errorValue } of run) {
     if (returnValue) good.push({ path: String(metadata), file: returnValue });
     else bad.push({ id, error: errorValue as Error });
-    const finished = `\r${good.length + bad.length} of ${run.total} files`;
+    const finished = `${good.length + bad.length} of ${run.total} files\r`;
     if (process.stderr.isTTY) process.stderr.write(finished);
   }
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   const [count, failures] = [good.length.toLocaleString("en"), bad.length.toLocaleString("en")];
-  console.log(`\r${count} files are fine, ${failures} are not (${seconds} s)`);
+  console.log(`${count} files are fine, ${failures} are not (${seconds} s)`);
 
   const kinds = Map.groupBy(good, ({ file }) => file.kind);
   const sum = (files: typeof good, key: "bytes" | "lines" | "compressed") =>

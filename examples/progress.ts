@@ -27,7 +27,8 @@ if (import.meta.main) {
     if (returnValue) primes.push(metadata);
     const filled = Math.round(++finished / run.total * 40);
     const bar = "█".repeat(filled).padEnd(40, "░");
-    if (process.stderr.isTTY) process.stderr.write(`\r${bar} ${finished}/${run.total} `);
+    if (process.stderr.isTTY) process.stderr.write(`${bar} ${finished}/${run.total}\r`);
   }
-  console.log(`\n${primes.sort().join(" ")}`);
+  if (process.stderr.isTTY) process.stderr.write("\n");
+  console.log(primes.sort().join(" "));
 }
