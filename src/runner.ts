@@ -7,7 +7,17 @@
 import { type Outcome, record, type State } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
-import { isBundled, parse, RUNNER, shared, stringify, system, writeAll } from "./system.ts";
+import {
+  all,
+  isBundled,
+  parse,
+  race,
+  RUNNER,
+  shared,
+  stringify,
+  system,
+  writeAll,
+} from "./system.ts";
 import { encode, encodeThrown } from "./values.ts";
 
 /** Serves a pool: each line is the path of a claimed task, or a call of a `map`. */
@@ -38,9 +48,9 @@ export async function serve(settings: Settings): Promise<never> {
     const done = work(parse(text.slice(0, end))).catch(die).finally(() => busy.delete(done));
     busy.add(done);
     text = text.slice(end + 1);
-    if (busy.size >= concurrency) await Promise.race(busy);
+    if (busy.size >= concurrency) await race(busy);
   }
-  await Promise.all(busy);
+  await all(busy);
   if (globalThis.Deno) system.exit(0);
   // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive
   return setTimeout(() => system.exit(0), 200).unref() as never;

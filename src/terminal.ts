@@ -4,7 +4,7 @@
  * @module
  */
 
-import { idsIn, type State } from "./files.ts";
+import type { State } from "./files.ts";
 import { environment, isBundled, pathOf, type Stream, system, writeAll } from "./system.ts";
 
 type Process = typeof import("node:process");
@@ -202,8 +202,9 @@ export class Progress {
     const now = performance.now();
     if (now < this.#nextLook) return this.#counts;
     this.#counts = this.tasks.count();
-    const claims = idsIn(this.tasks.directory, "running");
-    this.#claims = new Map(claims.map((claim) => [claim, this.#claims.get(claim) ?? now]));
+    const claims = Array.from(system.readDirSync(`${this.tasks.directory}/running`), (c) => c.name);
+    const whole = claims.filter((claim) => !/[+~][^@]*$/.test(claim));
+    this.#claims = new Map(whole.map((claim) => [claim, this.#claims.get(claim) ?? now]));
     this.#nextLook = now + Math.max(150, 20 * (performance.now() - now));
     return this.#counts;
   }
@@ -213,7 +214,10 @@ export class Progress {
     return (performance.now() - this.#begin) / 1000;
   }
 
-  /** A bar, and as much as fits of: counts, rate, time left, the task that runs for longest. */
+  /**
+   * A bar, and as much as fits of: counts, time left, rate, the task that runs for longest. Some
+   * columns stay free for the `^C` that a terminal shows.
+   */
   line(width: number): string {
     const { todo, running, done, fail } = this.counts();
     const total = todo + running + done + fail;
@@ -223,13 +227,13 @@ export class Progress {
       `${done}/${total} done`,
       `, ${fail} failed`,
       `, ${running} running`,
-      ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s`,
       ` · ${left} left`,
+      ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s`,
       this.#longest(),
     ];
     let text = "";
-    for (const part of parts) if (widthOf(text + part) < width - 12) text += part;
-    const cells = Math.max(0, Math.min(40, width - widthOf(text) - 2));
+    for (const part of parts) if (widthOf(text + part) < width - 13) text += part;
+    const cells = Math.max(0, Math.min(40, width - widthOf(text) - 4));
     return `${bar(cells, total ? (done + fail) / total : 1)} ${text}`;
   }
 
