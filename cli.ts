@@ -14,7 +14,7 @@
 import { parseArgs } from "deno-std/cli/parse_args.js"; // @std/cli, by its name on the npm registry
 import { command, defer, exec, type RunOptions, type State, type Task, TaskList } from "./mod.ts";
 import { callOf, codeOf, headOfError, programOf, textOfError } from "./src/code.ts";
-import { exists, idsIn, locate, stateOf, states } from "./src/files.ts";
+import { exists, locate, stateOf, states } from "./src/files.ts";
 import type { Step } from "./src/steps.ts";
 import { fileUrl, isBundled, pathOf, sleep, type Stream, system } from "./src/system.ts";
 import {
@@ -62,14 +62,14 @@ const SESSION: Option = {
   name: "session",
   letter: "s",
   value: "MODULE",
-  about: "module whose exports functions stored as text can use",
+  about: "what it exports, functions stored as text can use",
 };
 const FULL: Option = { name: "full", about: "show all of long values [default: cut]" };
 const YES: Option = { name: "yes", letter: "y", about: "do not ask" };
 const LOG: Option = {
   name: "log",
   value: "FILE",
-  about: "the log, which `show` and `logs` read [default: DIR/log.txt]",
+  about: "where to log [default: DIR/log.txt, for `show`]",
 };
 
 const commands: Record<string, Command> = {
@@ -83,14 +83,14 @@ const commands: Record<string, Command> = {
         name: "processes",
         letter: "j",
         value: "N",
-        about: "tasks to run at once [default: as many as there are CPUs]",
+        about: "tasks to run at once [default: one a CPU]",
       },
       { name: "autokill", value: "S", about: "kill a task after S seconds [default: never]" },
       { name: "retries", value: "N", about: "try a failed task again N times [default: 0]" },
       {
         name: "retry-delay",
         value: "S",
-        about: "seconds before that, doubled each time [default: 0]",
+        about: "wait S seconds first, then twice that [default: 0]",
       },
       { name: "max-failures", value: "N", about: "give up after more failures [default: never]" },
       {
@@ -98,24 +98,24 @@ const commands: Record<string, Command> = {
         value: "N",
         about: "then a new process takes over [default: 1]",
       },
-      { name: "concurrency", value: "N", about: "tasks that a process holds at once [default: 1]" },
+      { name: "concurrency", value: "N", about: "tasks that one process holds [default: 1]" },
       {
         name: "permission",
         value: "FLAG",
         isMany: true,
-        about: "what Deno lets tasks do: --permission=--allow-net [default: all]",
+        about: "as in --permission=--allow-net [default: all]",
       },
       SESSION,
-      { name: "time-left", value: "S", about: "end in order within S seconds [default: no limit]" },
+      { name: "time-left", value: "S", about: "end in order within S seconds [default: no end]" },
       {
         name: "stop-signal",
         value: "NAME",
-        about: "end in order, with code 75, on this signal and on SIGTERM",
+        about: "end in order, with code 75, on it and on SIGTERM",
       },
       LOG,
       { name: "print-errors", about: "print the stack of each error at once" },
-      { name: "json", about: "print a JSON object for each task; all else on stderr" },
-      { name: "quiet", letter: "q", about: "print nothing but failures, and what tasks print" },
+      { name: "json", about: "a JSON object for each task; all else on stderr" },
+      { name: "quiet", letter: "q", about: "nothing but failures, and what tasks print" },
     ],
     examples: ["forrest run tasklist -j 8 --autokill 60 --retries 2"],
     action: run,
@@ -123,8 +123,8 @@ const commands: Record<string, Command> = {
   exec: {
     usage: ["TASK.json [OUT.json] [options]"],
     brief: "run one task, to debug it or for xargs",
-    about: `Run one task and print its value. A task in the \`todo\` of a list is claimed, and its
-outcome is filed in the list; any other stays as it is.`,
+    about: `Run one task and print its value. A task in the \`todo\` of a list is claimed, and
+its outcome is filed in the list; any other stays as it is.`,
     words: [["TASK.json", "the task"], ["OUT.json", "where to write the outcome"]],
     options: [
       { name: "raise", about: "throw what the task throws, here, and change no file" },
@@ -144,15 +144,15 @@ outcome is filed in the list; any other stays as it is.`,
       "DIR [FILE|-] [--shell] -- PROGRAM [WORD ...]",
     ],
     brief: "add a task for each line of a file or of stdin",
-    about: `Add a task for each line of a file or of the standard input. What the list has already,
-in any state, is not added again.`,
+    about: `Add a task for each line of a file or of the standard input. What the list has
+already, in any state, is not added again.`,
     words: [
       ["DIR", "the directory of the task list; made if it does not exist"],
       ["MODULE#EXPORT", "the function to call with a line, such as ./tasks.ts#resize"],
       ["FILE", "one argument a line [default: -, the standard input]"],
-      ["PROGRAM", "the program to run for a line. As in GNU parallel, its words may"],
-      ["", "contain {} (the line), {.} (without its extension), {/} (without"],
-      ["", "its directory), {//} (its directory), {/.} (neither), {#} (its"],
+      ["PROGRAM", "the program to run for a line; as in GNU parallel, its words"],
+      ["", "may contain {} (the line), {.} (without extension), {/} (without"],
+      ["", "directory), {//} (the directory), {/.} (neither), {#} (its"],
       ["", "number); without any of them the line comes last"],
     ],
     options: [
@@ -227,7 +227,7 @@ in any state, is not added again.`,
     usage: ["DIR [--yes]"],
     brief: "remove a list",
     about:
-      "Remove a list, after a question: its tasks, its log, and its directory if nothing\nelse lies there.",
+      "Remove a list, after a question: tasks, log and folders.\nWhat else lies in its directory stays.",
     words: [DIR],
     options: [YES],
     examples: ["forrest reset tasklist"],
@@ -255,7 +255,7 @@ const EXIT_CODES: [string, string][] = [
   ["0", "all is done"],
   ["1", "a task has failed, or something else went wrong"],
   ["2", "wrong usage"],
-  ["75", "another run has the task, or this run was to stop: start it again"],
+  ["75", "another run has the task, or this one was to stop: run it again"],
   ["129, 130, 143", "ended by SIGHUP, by Ctrl-C, by SIGTERM"],
 ];
 
@@ -376,7 +376,7 @@ async function help(name?: string): Promise<number> {
 
 function helpOfAll(): string {
   const rows = Object.entries(commands).map(([name, { brief }]): [string, string] => [name, brief]);
-  return `Run your loop in parallel: each task is a file, and the folder it lies in is its state.
+  return `Run your loop in parallel. Each task is a file; the folder it lies in is its state.
 
 Usage: forrest COMMAND DIR [options]
 
@@ -499,9 +499,9 @@ async function run(input: Input): Promise<number> {
   if (failed.length) write("stderr", failures(directory, failed, input));
   if (stop.reason || (counts.todo && !clock.mayStart())) {
     const reason = stop.reason || TIME_IS_OVER;
-    const waiting = counts.todo ? `${count(counts.todo, "task")} wait` : "nothing waits";
-    const next = `Go on with: ${program()} run ${quote(directory)}`;
-    write("stderr", `${reason}: nothing runs any more, ${waiting} in \`todo\`. ${next}\n`);
+    const waiting = `${count(counts.todo, "task")} ${counts.todo === 1 ? "is" : "are"} in \`todo\``;
+    write("stderr", `${reason}: nothing runs any more, ${waiting}.\n`);
+    if (counts.todo) write("stderr", `To go on:  ${program()} run ${quote(directory)}\n`);
     return stop.code || AGAIN;
   }
   if (problem) throw problem instanceof Error ? named(problem) : problem;
@@ -908,12 +908,8 @@ async function status(input: Input): Promise<number> {
 
 /** How many tasks a second have ended in the last minute. */
 function recentRate(directory: string): number {
-  const ages = (["done", "fail"] as const).flatMap((state) =>
-    idsIn(directory, state).map((id) => {
-      const { mtime } = system.lstatSync(`${directory}/${state}/${id}.json`);
-      return (Date.now() - Number(mtime)) / 1000;
-    })
-  );
+  const paths = [...pathsIn(directory, "done"), ...pathsIn(directory, "fail")].filter(exists);
+  const ages = paths.map((path) => (Date.now() - Number(system.lstatSync(path).mtime)) / 1000);
   const recent = ages.filter((age) => age < 60);
   return recent.length / recent.reduce((longest, age) => Math.max(longest, age), 1);
 }
@@ -934,17 +930,20 @@ async function watch(tasks: TaskList): Promise<number> {
   return 0;
 }
 
-/** The path of a task whose id or path a person has given. */
+/** The path of a task, whichever its state. */
 function pathOfTask(directory: string, id: string): string | undefined {
   const state = stateOf(directory, id);
   if (state !== "running") return state && `${directory}/${state}/${id}.json`;
-  const claim = idsIn(directory, "running").find((claim) => claim.startsWith(`${id}.json@`));
-  return claim && `${directory}/running/${claim}`;
+  return pathsIn(directory, state).find((path) => locate(path).id === id);
 }
 
+/** The paths of the tasks in a state, in the order in which they run. */
 function pathsIn(directory: string, state: State): string[] {
-  const suffix = state === "running" ? "" : ".json";
-  return idsIn(directory, state).map((id) => `${directory}/${state}/${id}${suffix}`);
+  const pattern = state === "running" ? /^[^.].*\.json@[^@+~]*$/s : /^[^.].*\.json$/s;
+  const names = namesIn(`${directory}/${state}`) ?? [];
+  return names.filter((name) => pattern.test(name)).sort().map((name) =>
+    `${directory}/${state}/${name}`
+  );
 }
 
 async function notInList(directory: string, id: string, words: string[] = []): Promise<never> {
