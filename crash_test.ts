@@ -83,7 +83,7 @@ function start(
   }
   const ended = new Promise<Ending>((resolve, reject) => {
     const timer = setTimeout(() => {
-      child.kill("SIGKILL");
+      process.kill(child.pid!, "SIGKILL");
       reject(new Error(`\`${args.join(" ")}\` hangs; it has printed: ${output.slice(-5000)}`));
     }, deadline * 1000);
     child.on("error", reject);
@@ -93,7 +93,10 @@ function start(
     });
   });
   ended.catch(() => {}); // whoever awaits it gets the error
-  return { pid: child.pid!, kill: (signal) => child.kill(signal as NodeJS.Signals), ended };
+  const kill = (signal: string) => { // not `child.kill`, with which Deno takes this for what ended it
+    if (child.exitCode === null && child.signalCode === null) process.kill(child.pid!, signal);
+  };
+  return { pid: child.pid!, kill, ended };
 }
 
 interface HostOptions extends RunOptions {
@@ -802,6 +805,8 @@ interface Misbehaviour {
   /** What its error says, or the value that it returns. */
   error?: RegExp;
   value?: unknown;
+  /** What may run beside it, if it spoils the process for the usual one. */
+  neighbour?: Call;
 }
 
 const deadly: Misbehaviour[] = [
@@ -857,7 +862,12 @@ const harmless: Misbehaviour[] = [
     call: (directory) => ["forgeAfterDeletion", directory, "bad"],
     value: "forged",
   },
-  { does: "replaces globals", call: () => "replaceGlobals", value: "replaced" },
+  {
+    does: "replaces globals",
+    call: () => "replaceGlobals",
+    value: "replaced",
+    neighbour: "whereAmI",
+  },
   { does: "leaves a timer", call: () => "leaveTimer", value: "left" },
   { does: "leaves a server", call: () => "leaveServer", value: "left" },
   { does: "leaves a child with its output open", call: () => "leaveChild", value: "left" },
@@ -875,12 +885,12 @@ for (const [where, options] of ways) {
     noProc,
     async () => {
       const problems: string[] = [];
-      await inPairs([...deadly, ...harmless], async ({ does, call, error, value }) => {
+      await inPairs([...deadly, ...harmless], async ({ does, call, error, value, neighbour }) => {
         const directory = newDirectory();
         const notes = `${directory}-notes`;
         const calls: Record<string, Call> = {
           bad: call(directory),
-          good: ["slowNote", notes, "good", 200],
+          good: neighbour ?? ["slowNote", notes, "good", 200],
           last: "whereAmI",
         };
         await newList({ a: ["note", notes, "a"], ...calls }, directory);
@@ -931,3 +941,626 @@ check(
     fs.rmSync(logFile);
   },
 );
+
+// ---------------------------------------------------------------------------- many runs, one list
+
+check(
+  "eight runs, four on Deno and four on Bun, execute each of 2,000 tasks once",
+  false,
+  async () => {
+    const directory = newDirectory();
+    const notes = `${directory}-notes`;
+    const ids = Array.from(
+      { length: 2000 },
+      (_, index) => `task-${String(index).padStart(4, "0")}`,
+    );
+    const tasks = new TaskList(directory);
+    const note = new URL("tasks.ts#note", fixtures);
+    await Promise.all(ids.map((id) => tasks.schedule(defer(note, notes, id), { id })));
+    const [deno, bun] = bothRuntimes();
+    const options = { processes: 1, tasksPerProcess: 10_000 };
+    const hosts = Array.from(
+      { length: 8 },
+      (_, index) =>
+        startHost("run", directory, options, { runtime: index % 2 ? deno : bun, deadline: 100 }),
+    );
+    const seen = (await Promise.all(hosts.map((host) => host.finished()))).flat();
+    assertAllDone(directory, ids);
+    assert.deepEqual(linesOf(notes).map((line) => line.split(" ")[0]).sort(), ids);
+    const yielded = seen.flatMap(({ id }) => id ?? []).sort();
+    assert.deepEqual(yielded, ids);
+  },
+);
+
+check(
+  "a program killed at any moment loses no task, no outcome, and has no task twice",
+  noProc,
+  async () => {
+    const random = randomNumbers(seed);
+    const pick = <T>(items: T[]): T => items[Math.floor(random() * items.length)];
+    const runtimes = bothRuntimes();
+    const directory = newDirectory();
+    const notes = `${directory}-notes`;
+    const context = `FORREST_CRASH_SEED=${seed}`;
+    const mark = `random-${process.pid}`;
+    const wanted: string[] = [];
+    const seen: Event[] = [];
+    let crashes = 0;
+    for (const end = Date.now() + seconds * 1000; Date.now() < end; crashes++) {
+      const news = Array.from({ length: 20 }, (_, index) => `task-${crashes}-${index}`);
+      wanted.push(...news);
+      const env = { FORREST_MARK: mark };
+      const scheduled = new Set(seen.map(({ scheduled }) => scheduled));
+      const ids = wanted.filter((id) => !scheduled.has(id)).slice(-60); // those of a killed program again
+      const hosts = [
+        startHost("schedule", directory, { ids, log: notes }, { runtime: pick(runtimes), env }),
+        ...Array.from({ length: 1 + Math.floor(random() * 2) }, () =>
+          startHost("run", directory, {
+            processes: 1 + Math.floor(random() * 2),
+            tasksPerProcess: pick([1, 5, 1000]),
+            concurrency: pick([1, 1, 4]),
+            maxCrashes: 1000,
+          }, { runtime: pick(runtimes), env })),
+      ];
+      await pause(random() * 900);
+      if (random() < 0.3) killAll(survivors(mark).filter(() => random() < 0.3)); // of any kind
+      await pause(random() * 300);
+      for (const host of hosts.sort(() => random() - 0.5)) {
+        host.kill("SIGKILL");
+        if (random() < 0.5) await pause(random() * 50);
+      }
+      const endings = await Promise.all(hosts.map(({ ended }) => ended));
+      for (const { output } of endings) assert.doesNotMatch(output, /Uncaught|Unhandled/i, context);
+      for (const host of hosts) seen.push(...host.seen());
+      if (fs.existsSync(path.join(directory, "fail")) && !survivors(mark).length) {
+        assertLegal(directory, "after a crash", context);
+      }
+    }
+    await allGone(mark);
+    seen.push(...await runList(directory));
+    assertLegal(directory, "at rest", context);
+    assert.deepEqual(idsIn(directory, "todo"), [], context);
+    const tokens = new Set(linesOf(notes).map((line) => line.split(" ")[1]));
+    const [done, fail] = [new Set(idsIn(directory, "done")), new Set(idsIn(directory, "fail"))];
+    for (const { scheduled, id, state, value } of seen) {
+      const kept = scheduled ?? id;
+      if (!kept) continue;
+      assert.ok(done.has(kept) || fail.has(kept), `${kept} is lost, ${context}`);
+      if (id) {
+        assert.ok(
+          (state === "done" ? done : fail).has(id),
+          `${id} is not ${state}, ${context}`,
+        );
+      }
+      if (state === "done") {
+        assert.equal(stored(directory, "done", id!).returnValue, value, `${id}, ${context}`);
+      }
+    }
+    for (const id of done) {
+      assert.ok(
+        tokens.has(stored(directory, "done", id).returnValue as string),
+        `${id}, ${context}`,
+      );
+    }
+    for (const id of fail) {
+      const { message } = (stored(directory, "fail", id).errorValue as { $error: Error }).$error;
+      assert.match(message, /SIGKILL|run that this task was running in/, context);
+    }
+    assert.ok(done.size > 0, context);
+  },
+);
+
+// --------------------------------------------------------------------------------- files by others
+
+interface BadFile {
+  is: string;
+  bytes: string | Uint8Array;
+  /** What its error says of the place. */
+  error: RegExp;
+}
+
+const steps = (...steps: unknown[]) => JSON.stringify({ steps });
+const add = (...args: unknown[]) => ({ call: "Math.max", args });
+const badFiles: BadFile[] = [
+  { is: "empty", bytes: "", error: /Cannot read the task .*empty\.json/ },
+  { is: "blank", bytes: "\n \n", error: /Cannot read the task/ },
+  { is: "cut off", bytes: steps(add(1, 2)).slice(0, -9), error: /Cannot read the task/ },
+  { is: "not JSON", bytes: "import os\nprint('hello')\n", error: /Cannot read the task/ },
+  { is: "binary", bytes: new Uint8Array(5000).map((_, i) => i * 7), error: /Cannot read the task/ },
+  { is: "zeros", bytes: new Uint8Array(5000), error: /Cannot read the task/ },
+  { is: "100 MB", bytes: new Uint8Array(100 * 2 ** 20).fill(120), error: /Cannot read the task/ },
+  { is: "a number", bytes: "42", error: /`steps` must be/ },
+  { is: "null", bytes: "null", error: /`steps` must be/ },
+  { is: "a text", bytes: `"steps"`, error: /`steps` must be/ },
+  { is: "an array", bytes: "[1, 2]", error: /`steps` must be/ },
+  { is: "without steps", bytes: "{}", error: /`steps` must be/ },
+  { is: "of other things", bytes: `{"name": "x", "version": 1}`, error: /`steps` must be/ },
+  { is: "steps of no array", bytes: `{"steps": {"call": "Math.max"}}`, error: /`steps` must be/ },
+  { is: "no steps", bytes: steps(), error: /`steps` must be/ },
+  { is: "a null step", bytes: steps(null), error: /`steps\[0\]` must be/ },
+  { is: "an empty step", bytes: steps({ value: 1 }, {}), error: /`steps\[1\]` must be/ },
+  { is: "args of no array", bytes: steps({ call: "Math.max", args: 1 }), error: /`steps\[0\]`/ },
+  { is: "a call of a number", bytes: steps({ call: 5, args: [] }), error: /`call`/ },
+  { is: "a call of null", bytes: steps({ call: null, args: [] }), error: /`call`/ },
+  { is: "a call of nothing", bytes: steps({ call: "Math.nothing" }), error: /Math\.nothing/ },
+  { is: "a call of __proto__", bytes: steps({ call: "__proto__.toString" }), error: /__proto__/ },
+  { is: "a missing module", bytes: steps({ call: "./gone.ts#f" }), error: /gone\.ts/ },
+  { is: "a forward step", bytes: steps(add({ $step: 1 }), add(1)), error: /\$step`: 1/ },
+  { is: "a step to itself", bytes: steps(add({ $step: 0 })), error: /\$step`: 0/ },
+  { is: "a step beyond", bytes: steps(add(1), add({ $step: 99 })), error: /\$step`: 99/ },
+  { is: "a negative step", bytes: steps(add(1), add({ $step: -1 })), error: /\$step`: -1/ },
+  { is: "half a step", bytes: steps(add(1), add({ $step: 0.5 })), error: /\$step`: 0\.5/ },
+  { is: "a named step", bytes: steps(add(1), add({ $step: "length" })), error: /\$step`.*length/ },
+  {
+    is: "a path to __proto__",
+    bytes: steps(add(1), { value: { $step: 0, path: ["__proto__"] } }),
+    error: /`path`.*`__proto__`/,
+  },
+  {
+    is: "a path to constructor",
+    bytes: steps(add(1), { call: { $step: 0, path: ["constructor", "constructor"] }, args: ["1"] }),
+    error: /`path`.*`constructor`/,
+  },
+  {
+    is: "a path that is none",
+    bytes: steps(add(1), { value: { $step: 0, path: 7 } }),
+    error: /path/,
+  },
+  { is: "an unknown key", bytes: steps({ value: { $nothing: 1 } }), error: /\$nothing/ },
+  {
+    is: "nested deeply",
+    bytes: `{"steps":[{"value":${"[".repeat(1e5)}${"]".repeat(1e5)}}]}`,
+    error: /./,
+  },
+];
+
+/** What was in `todo` is still there: as it was in a file beside, or in the task that has an error. */
+function assertBytesKept(directory: string, id: string, bytes: string | Uint8Array): void {
+  const original = path.join(directory, "fail", `${id}.json.original`);
+  if (fs.existsSync(original)) {
+    assert.ok(Buffer.from(bytes as string).equals(fs.readFileSync(original)), `${id} has changed`);
+    return;
+  }
+  const before = JSON.parse(JSON.stringify(JSON.parse(Buffer.from(bytes as string).toString())));
+  const after = stored(
+    directory,
+    fs.existsSync(`${directory}/done/${id}.json`) ? "done" : "fail",
+    id,
+  );
+  for (const key of ["attempts", "started", "runtime", "errorValue", "returnValue"]) {
+    delete before[key];
+    delete after[key];
+  }
+  assert.deepEqual(after, before, `${id} has changed`);
+}
+
+check(
+  "a bad file in `todo` fails with an error that names the place, is kept, and stops nothing",
+  false,
+  async () => {
+    const directory = await newList({ "!first": "whereAmI", "~last": "whereAmI" });
+    for (const { is, bytes } of badFiles) fs.writeFileSync(`${directory}/todo/${is}.json`, bytes);
+    fs.mkdirSync(`${directory}/todo/folder.json`);
+    fs.writeFileSync(`${directory}/todo/folder.json/inside`, "kept");
+    fs.symlinkSync("/nowhere/at/all", `${directory}/todo/dangling.json`);
+    fs.symlinkSync("loop.json", `${directory}/todo/loop.json`);
+    const bad = [...badFiles.map(({ is }) => is), "folder", "dangling", "loop"];
+    const seen = await runList(directory);
+    const errors = new Map(seen.map(({ id, error }) => [id, error]));
+    assertLegal(directory);
+    assert.deepEqual(idsIn(directory, "done"), ["!first", "~last"]);
+    assert.deepEqual(idsIn(directory, "fail"), bad.sort());
+    for (const { is, bytes, error } of badFiles) {
+      assert.match(errors.get(is) ?? "", error, is);
+      assertBytesKept(directory, is, bytes);
+    }
+    for (const id of ["folder", "dangling", "loop"]) {
+      assert.match(
+        errors.get(id) ?? "",
+        /directory|No such|ENOENT|EISDIR|ELOOP|symbolic|os error/,
+        id,
+      );
+    }
+    assert.equal(fs.readFileSync(`${directory}/fail/folder.json.original/inside`, "utf8"), "kept");
+    assert.equal(fs.readlinkSync(`${directory}/fail/dangling.json.original`), "/nowhere/at/all");
+    fs.rmSync(directory, { recursive: true });
+  },
+);
+
+const oddNames = [
+  "with spaces  and\ttabs",
+  "with 'single' and \"double\" quotes",
+  "with\nnewlines\n",
+  "100%",
+  "%2e%2e%2f",
+  "#fragment",
+  "what?",
+  "Ünïcödé-文字-🏃",
+  "e\u0301 decomposed",
+  "$(touch x)`touch x`;&|<>*",
+  "back\\slash",
+  "-rf",
+  "x.json",
+  "x.json@y",
+  "x.json@vm.1.1.1~done",
+  "x.json@vm.1.1.1+",
+  "\x1e",
+  "\x01\x7f",
+  "a".repeat(150),
+];
+
+for (const kept of [false, true]) {
+  check(
+    `a task is run whatever its file is called (${kept ? "kept" : "fresh"} runners)`,
+    false,
+    async () => {
+      const directory = await newList({ x: "whereAmI" });
+      const task = (name: string) => steps({ value: name });
+      for (const name of oddNames) fs.writeFileSync(`${directory}/todo/${name}.json`, task(name));
+      const left = ["no-json", ".hidden.json", ".json", "x.json~", "x.txt"];
+      for (const name of left) fs.writeFileSync(`${directory}/todo/${name}`, task(name));
+      const seen = await startHost("run", directory, {
+        processes: 2,
+        tasksPerProcess: kept ? 100 : 1,
+      })
+        .finished();
+      assert.deepEqual(namesIn(directory, "todo"), left.sort());
+      for (const name of left) fs.rmSync(`${directory}/todo/${name}`);
+      assertAllDone(directory, [...oddNames, "x"]);
+      for (const name of oddNames) {
+        assert.equal(stored(directory, "done", name).returnValue, name);
+        assert.equal(seen.find(({ id }) => id === name)?.value, name);
+      }
+    },
+  );
+}
+
+check(
+  "a task whose name is too long to be claimed or filed is left alone and reported, or run",
+  false,
+  async () => {
+    const directory = await newList({ x: "whereAmI" });
+    const names = Array.from({ length: 101 }, (_, index) => "n".repeat(150 + index));
+    for (const name of names) {
+      fs.writeFileSync(`${directory}/todo/${name}.json`, steps({ value: 1 }));
+    }
+    const host = startHost("run", directory, { processes: 1, tasksPerProcess: 1000 });
+    await host.finished();
+    const { output } = await host.ended;
+    assertLegal(directory);
+    const [todo, done] = [idsIn(directory, "todo"), idsIn(directory, "done")];
+    assert.deepEqual([...done, ...todo].sort(), [...names, "x"].sort());
+    assert.deepEqual(idsIn(directory, "fail"), []);
+    assert.ok(done.length > 10 && todo.length > 10);
+    for (const name of todo) {
+      assert.ok(output.includes(name), `${name.length} letters: not reported`);
+    }
+  },
+);
+
+const asOther = (() => {
+  const drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
+  if (process.getuid?.() !== 0) return [];
+  const secret = path.join(base, "secret");
+  fs.writeFileSync(secret, "");
+  fs.chmodSync(secret, 0);
+  return spawnSync(drop[0], [...drop.slice(1), "cat", secret]).status === 1 ? drop : undefined;
+})();
+
+check(
+  "a file that may not be read fails with an error that says so",
+  !asOther && "root reads everything here",
+  async () => {
+    const directory = await newList({ x: "whereAmI", y: "whereAmI" });
+    fs.chmodSync(`${directory}/todo/x.json`, 0);
+    const options = { processes: 1, tasksPerProcess: 10 };
+    const seen = await startHost("run", directory, options, { before: asOther }).finished();
+    assert.match(seen.find(({ id }) => id === "x")!.error!, /denied|EACCES/i);
+    assert.deepEqual(idsIn(directory, "done"), ["y"]);
+    assert.deepEqual(namesIn(directory, "fail"), ["x.json", "x.json.original"]);
+    assertLegal(directory);
+  },
+);
+
+check(
+  "a list that may not be written to is refused with a clear error, and is unchanged",
+  !asOther && "root writes everywhere here",
+  async () => {
+    const directory = await newList({ x: "whereAmI" });
+    const folders = [...states.map((state) => path.join(directory, state)), directory];
+    for (const folder of folders) fs.chmodSync(folder, 0o555);
+    const host = startHost("run", directory, {}, { before: asOther });
+    await host.ended;
+    assert.match(host.seen().at(-1)?.failed ?? "", /denied|EACCES/i);
+    for (const folder of folders) fs.chmodSync(folder, 0o755);
+    assert.deepEqual(idsIn(directory, "todo"), ["x"]);
+    await runList(directory);
+    assertAllDone(directory, ["x"]);
+  },
+);
+
+/** A text that was a task, damaged in a few places. */
+function damage(random: () => number): Uint8Array {
+  const below = (limit: number) => Math.floor(random() * limit);
+  const junk = [
+    "{}",
+    "[]",
+    "null",
+    "-1",
+    "1e999",
+    '"x"',
+    '{"$step":0}',
+    '{"$step":-1,"path":["x"]}',
+  ]
+    .concat('{"$step":0,"path":["__proto__"]}', '{"$date":[]}', '{"$map":1}', '{"$bytes":"*"}')
+    .concat('{"$error":null}', '{"$regexp":"("}', '{"$bigint":"x"}', '{"$object":1}')
+    .concat('{"$function":1}', '{"__proto__":1}', '{"$function":{"source":"("}}', '{"$step":{}}');
+  let text = steps(
+    add(3, 1),
+    { value: { list: [1, "two", null], more: { $date: "2020-01-01T00:00:00.000Z" } } },
+    { call: { $step: 1, path: ["list", "slice"] }, args: [{ $step: 0 }] },
+    { call: "JSON.stringify", args: [{ $step: 2 }, { $undefined: true }, 2] },
+  );
+  text = text.replace(/}$/, `,"metadata":{"item":7},"attempts":1}`);
+  for (let times = 1 + below(3); times > 0; times--) {
+    const [from, to] = [below(text.length), below(text.length)].sort((a, b) => a - b);
+    const change = [
+      () => text.slice(0, from), // cut off
+      () => text.slice(0, from) + text.slice(to), // with a hole
+      () => text.slice(0, to) + text.slice(from), // twice
+      () => text.replace(/\d+/, () => `${below(100) - 50}`),
+      () => text.slice(0, from) + junk[below(junk.length)] + text.slice(from),
+      () =>
+        text.replaceAll(
+          /\d+|null|"\w+"(?!:)/g,
+          (old) => random() < 0.2 ? junk[below(junk.length)] : old,
+        ),
+      () => text.replaceAll(/"\w+":/g, (old) => random() < 0.1 ? '"__proto__":' : old),
+    ];
+    text = change[below(change.length)]();
+  }
+  const bytes = new TextEncoder().encode(text);
+  if (random() < 0.3) {
+    for (let times = below(9); times > 0; times--) bytes[below(bytes.length)] = below(256);
+  }
+  return bytes;
+}
+
+check(
+  "a thousand damaged files end in `done` or `fail` with what they were, and stop nothing",
+  false,
+  async () => {
+    const random = randomNumbers(seed);
+    const directory = await newList({ "!first": "whereAmI", "~last": "whereAmI" });
+    const files = new Map(
+      Array.from({ length: 1000 }, (_, index) => [`bad-${index}`, damage(random)]),
+    );
+    for (const [id, bytes] of files) fs.writeFileSync(`${directory}/todo/${id}.json`, bytes);
+    const seen = await runList(directory, { tasksPerProcess: 10_000 });
+    const context = `FORREST_CRASH_SEED=${seed}`;
+    assertLegal(directory, "at rest", context);
+    const ids = [...idsIn(directory, "done"), ...idsIn(directory, "fail")].sort();
+    assert.deepEqual(ids, [...files.keys(), "!first", "~last"].sort(), context);
+    assert.ok(idsIn(directory, "fail").length > 500, context);
+    assert.deepEqual(seen.flatMap(({ id }) => id ?? []).sort(), ids, context);
+    for (const [id, bytes] of files) assertBytesKept(directory, id, bytes);
+  },
+);
+
+check("an id that is no plain file name is refused, and writes nothing", false, async () => {
+  const directory = newDirectory();
+  const tasks = new TaskList(directory);
+  const ids = [
+    "../x",
+    "..",
+    ".",
+    "",
+    "/etc/x",
+    `${base}/x`,
+    "a/b",
+    "a/../../x",
+    "..\\x",
+    "C:\\x",
+    "x\0y",
+  ]
+    .concat("./x", "x/", ".x", "x.json@vm.1.1.1", "n".repeat(151));
+  for (const id of ids) {
+    await assert.rejects(
+      tasks.schedule(defer(Math.sqrt, 1), { id }),
+      (error: Error) => error instanceof TypeError && error.message.includes("as an id"),
+      JSON.stringify(id),
+    );
+  }
+  assert.deepEqual(tasks.count(), { todo: 0, running: 0, done: 0, fail: 0 });
+  assert.ok(!fs.existsSync(path.join(base, "x.json")));
+});
+
+for (const [umask, folder, file] of [["077", 0o700, 0o600], ["027", 0o750, 0o640]] as const) {
+  check(`files and directories are as the umask ${umask} says`, false, async () => {
+    const directory = newDirectory();
+    const logFile = `${directory}.log`;
+    const before = ["sh", "-c", `umask ${umask}; exec "$@"`, "sh"];
+    await startHost("schedule", directory, { ids: ["a", "b"], log }, { before }).finished();
+    fs.writeFileSync(`${directory}/todo/bad.json`, "?");
+    fs.chmodSync(`${directory}/todo/bad.json`, file);
+    const modes = () =>
+      fs.readdirSync(directory, { recursive: true, withFileTypes: true }).map((entry) => {
+        const mode = fs.statSync(path.join(entry.parentPath, entry.name)).mode & 0o777;
+        return [entry.name, mode, entry.isDirectory() ? folder : file];
+      });
+    for (const [name, mode, wanted] of modes()) assert.equal(mode, wanted, `${name}`);
+    await startHost("run", directory, { processes: 1, logFile }, { before }).finished();
+    for (const [name, mode, wanted] of modes()) assert.equal(mode, wanted, `${name}`);
+    assert.equal(fs.statSync(directory).mode & 0o777, folder);
+    assert.equal(fs.statSync(logFile).mode & 0o777, file);
+    assert.equal(modes().length, 4 + 4);
+  });
+}
+
+// ------------------------------------------------------------------------------ signals and owners
+
+const signals = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const;
+
+for (const signal of Object.keys(signals)) {
+  check(
+    `${signal} puts the tasks back without an attempt, kills what runs, and ends the program`,
+    noProc,
+    async () => {
+      const mark = `${signal}-${process.pid}`;
+      const [directory, host] = await startStubborn({}, mark);
+      host.kill(signal);
+      const { signal: by } = await host.ended;
+      assert.equal(by, signal);
+      await allGone(mark, 3);
+      assertLegal(directory);
+      assert.deepEqual(idsIn(directory, "todo"), Object.keys(stubborn).sort());
+      for (const id of idsIn(directory, "todo")) {
+        assert.deepEqual(Object.keys(stored(directory, "todo", id)), ["steps"]);
+      }
+    },
+  );
+}
+
+check("a shell sees the exit code of the signal", noProc, async () => {
+  const directory = await newList({ a: ["sleep", `${base}/a-sleeps`, "a"] });
+  const before = ["sh", "-c", '"$@" & trap "kill -TERM $!" USR1; wait; wait $!; exit $?', "sh"];
+  const host = startHost("run", directory, {}, { before });
+  await until(() => linesOf(`${base}/a-sleeps`).length > 0, "the task has started");
+  host.kill("SIGUSR1");
+  assert.equal((await host.ended).code, 128 + signals.SIGTERM);
+  assertLegal(directory);
+});
+
+check("a second signal ends the program at once, and loses nothing", noProc, async () => {
+  for (const wait of [0, 5, 30]) {
+    const mark = `second-${wait}-${process.pid}`;
+    const [directory, host] = await startStubborn({}, mark);
+    host.kill("SIGINT");
+    await pause(wait);
+    host.kill("SIGINT");
+    assert.equal((await host.ended).signal, "SIGINT");
+    await allGone(mark);
+    assertLegal(directory, "after a crash");
+    await runList(directory, { processes: 3, tasksPerProcess: 1, autokill: 0.5 });
+    assertLegal(directory);
+    assert.deepEqual(idsIn(directory, "fail"), Object.keys(stubborn).sort());
+  }
+});
+
+check(
+  "a program's own handler of a signal is called once, and what it does is done",
+  noProc,
+  async () => {
+    for (const handler of ["exit", "stay"] as const) {
+      for (const signal of Object.keys(signals)) {
+        const mark = `${handler}-${signal}-${process.pid}`;
+        const [directory, host] = await startStubborn({ handler, linger: 300 }, mark);
+        host.kill(signal);
+        const { code, signal: by } = await host.ended;
+        const handled = host.seen().filter((event) => event.handler);
+        assert.deepEqual(handled, [{ handler: signal }], `${handler} on ${signal}`);
+        assert.equal(by ?? code, handler === "exit" ? 7 : 0, `${handler} on ${signal}`);
+        await allGone(mark, 3);
+        assertLegal(directory);
+        assert.deepEqual(idsIn(directory, "todo"), Object.keys(stubborn).sort());
+      }
+    }
+  },
+);
+
+check("after a run, signals do again what they did before it", noProc, async () => {
+  const signal = "SIGTERM";
+  const directory = await newList({ a: "whereAmI" });
+  const host = startHost("run", directory, { linger: 30_000 });
+  await until(() => host.seen().some(({ ended }) => ended), "the run has ended");
+  host.kill(signal);
+  assert.equal((await host.ended).signal, signal);
+  const handling = startHost("run", directory, { linger: 30_000, handler: "exit" });
+  await until(() => handling.seen().some(({ ended }) => ended), "the run has ended");
+  handling.kill(signal);
+  assert.equal((await handling.ended).code, 7);
+  assert.deepEqual(handling.seen().filter((event) => event.handler), [{ handler: signal }]);
+});
+
+check(
+  "a task that was running in three dead runs fails and says so, and no other does",
+  noProc,
+  async () => {
+    const directory = newDirectory();
+    const notes = `${directory}-notes`;
+    await newList({ killer: ["killRun", notes, "killer"] }, directory);
+    const runs: Ending[] = [];
+    for (let times = 0; times < 3; times++) {
+      const host = startHost("run", directory, { processes: 1 });
+      runs.push(await host.ended);
+      assertLegal(directory, "after a crash");
+    }
+    assert.deepEqual(runs.map(({ signal }) => signal), ["SIGKILL", "SIGKILL", "SIGKILL"]);
+    const seen = await startHost("run", directory, { processes: 1 }).finished();
+    assertLegal(directory);
+    assert.deepEqual(idsIn(directory, "fail"), ["killer"]);
+    assert.equal(linesOf(notes).length, 3);
+    const { errorValue, attempts } = stored(directory, "fail", "killer");
+    assert.match(JSON.stringify(errorValue), /The run that this task was running in has died.*3/);
+    assert.equal(attempts, 3);
+    assert.ok(Array.isArray(seen));
+  },
+);
+
+check(
+  "a claim is recovered if another process has the id of its owner, or if that is a zombie",
+  noProc,
+  async () => {
+    const owner = await deadOwner();
+    const [name, , start, rest] = owner.split(".");
+    const directory = await newList({ zombie: ["sleep", log, "zombie"] });
+    // `sleep` never asks how its child has ended, so that stays a zombie
+    const before = ["sh", "-c", '"$@" & exec sleep 60', "sh"];
+    const parent = startHost("run", directory, {}, { before });
+    await until(
+      () => namesIn(directory, "running").some((file) => /^zombie/.test(file)),
+      "a claim",
+    );
+    const pid = /^zombie\.json@[^.]*\.(\d+)/.exec(
+      namesIn(directory, "running").find((file) => /^zombie/.test(file))!,
+    )![1];
+    process.kill(Number(pid), "SIGKILL");
+    const stateOf = () => fs.readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1][0];
+    await until(() => stateOf() === "Z", "the owner is a zombie");
+    const reused = [name, process.pid, start, rest].join(".");
+    fs.writeFileSync(`${directory}/running/reused.json@${reused}`, steps({ value: "again" }));
+    const seen = await runList(directory, { autokill: 0.5 });
+    assert.equal(stateOf(), "Z");
+    parent.kill("SIGKILL");
+    assertLegal(directory);
+    assert.deepEqual(idsIn(directory, "done"), ["reused"]);
+    assert.deepEqual(idsIn(directory, "fail"), ["zombie"]);
+    assert.match(seen.find(({ id }) => id === "zombie")!.error!, /killed after 0\.5 s/);
+  },
+);
+
+check("the claims of a run that lives are left to it", noProc, async () => {
+  const mark = `alive-${process.pid}`;
+  const [directory, host] = await startStubborn({}, mark);
+  const before = namesIn(directory, "running");
+  await runList(directory);
+  assert.deepEqual(namesIn(directory, "running"), before);
+  assert.ok(survivors(mark).length > 10);
+  host.kill("SIGTERM");
+  await host.ended;
+  await allGone(mark);
+  assertLegal(directory);
+});
+
+check("a claim of a task that is done already is dropped", false, async () => {
+  const owner = await deadOwner();
+  const directory = await newList({ a: "whereAmI", b: "whereAmI" });
+  await runList(directory);
+  const done = fs.readFileSync(`${directory}/done/a.json`, "utf8");
+  fs.writeFileSync(`${directory}/running/a.json@${owner}`, steps({ value: "second" }));
+  fs.writeFileSync(`${directory}/todo/b.json`, steps({ value: "second" }));
+  await runList(directory);
+  assertAllDone(directory, ["a", "b"]);
+  assert.equal(fs.readFileSync(`${directory}/done/a.json`, "utf8"), done);
+  assert.equal(stored(directory, "done", "b").returnValue, base);
+});

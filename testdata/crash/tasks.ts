@@ -1,5 +1,4 @@
 /** The tasks of the crash tests: some do their work, the others misbehave. */
-// deno-lint-ignore-file no-global-assign no-process-global
 import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import http from "node:http";
