@@ -1,0 +1,129 @@
+/**
+ * How claiming grows with the number of runs that share one list: `deno run -A cluster_bench.ts`.
+ *
+ * Each run is a process of its own, as one on each node of a cluster would be, with one kept runner. Its
+ * tasks do nothing, so that claiming is what is left. A lost race is a claim that another run was faster
+ * to make. The processors of this machine are shared by all runs, so that claims a second cannot grow
+ * beyond what those can do: what tells of a cluster are the lost races, as each of them is a round trip to
+ * the file server there, and that the rate does not fall.
+ *
+ * It also runs under Bun: `bun cluster_bench.ts`.
+ */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import * as fs from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { TaskList } from "./mod.ts";
+import { ListPool } from "./src/pool.ts";
+
+const TASKS = 100_000;
+const RUNS = [1, 2, 8, 32]; // the last one is to end the list
+const SECONDS = 6; // for each of the others
+const MOST_SECONDS = 75; // for the last
+
+/** In memory if that can be: syncing files to a disk would hide what claiming costs. */
+const folder = fs.existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
+
+/** What one run reports at its end. */
+interface Report {
+  /** Milliseconds, by the clock of all, and the places in the list of its claims. */
+  claims: [time: number, place: number][];
+  lost: number;
+}
+
+/** Runs the list until it is drained or this process is told to end, and prints a report. */
+async function work(directory: string): Promise<void> {
+  const report: Report = { claims: [], lost: 0 };
+  const claim = ListPool.prototype.claim;
+  ListPool.prototype.claim = function (id) {
+    const claimed = claim.call(this, id);
+    if (claimed) report.claims.push([performance.timeOrigin + performance.now(), Number(id)]);
+    else report.lost++;
+    return claimed;
+  };
+  const stop = new AbortController();
+  process.stdin.once("end", () => stop.abort()).resume();
+  const tasks = new TaskList(directory, { existOk: true, preClean: false });
+  console.log("ready");
+  while (!fs.existsSync(`${directory}/go`)) await new Promise((resolve) => setTimeout(resolve, 20));
+  const options = { processes: 1, tasksPerProcess: Infinity, concurrency: 4, signal: stop.signal };
+  for await (const _ of tasks.run(options));
+  fs.writeSync(1, `${JSON.stringify(report)}\n`);
+  process.exit(0);
+}
+
+/** A list of tasks that are but a value. They are links to a few files, as that is quickly made. */
+function makeList(directory: string): void {
+  for (const state of ["todo", "running", "done", "fail"]) {
+    fs.mkdirSync(`${directory}/${state}`, { recursive: true });
+  }
+  for (let index = 0; index < TASKS; index++) {
+    const original = `${directory}/task-${Math.floor(index / 10_000)}`; // file systems limit the links
+    if (index % 10_000 === 0) {
+      fs.writeFileSync(original, '{\n  "steps": [\n    {"value":1}\n  ]\n}\n');
+    }
+    fs.linkSync(original, `${directory}/todo/${`${index}`.padStart(6, "0")}.json`);
+  }
+}
+
+async function measure(runs: number, seconds: number): Promise<Report> {
+  const directory = fs.mkdtempSync(join(folder, "forrest-claims-"));
+  const children: ChildProcess[] = [];
+  try {
+    makeList(directory);
+    const flags = "Deno" in globalThis ? ["run", "-A"] : [];
+    const self = fileURLToPath(import.meta.url);
+    const started = Array.from({ length: runs }, () => {
+      const child = spawn(process.execPath, [...flags, self, "work", directory], {
+        stdio: ["pipe", "pipe", "inherit"],
+      });
+      children.push(child);
+      let output = "";
+      child.stdout.on("data", (chunk) => output += chunk);
+      const ready = new Promise((resolve) => child.stdout.once("data", resolve));
+      const report = new Promise<Report>((resolve, reject) =>
+        child.on("close", () => {
+          const line = output.split("\n").find((line) => line.startsWith("{"));
+          if (line) resolve(JSON.parse(line));
+          else reject(new Error(`A run has died:\n${output}`));
+        })
+      );
+      return { ready, report };
+    });
+    await Promise.all(started.map(({ ready }) => ready));
+    fs.writeFileSync(`${directory}/go`, "");
+    const timer = setTimeout(() => children.forEach((child) => child.stdin!.end()), seconds * 1000);
+    const reports = await Promise.all(started.map(({ report }) => report));
+    clearTimeout(timer);
+    const claims = reports.flatMap(({ claims }) => claims).sort((a, b) => a[0] - b[0]);
+    return { claims, lost: reports.reduce((sum, { lost }) => sum + lost, 0) };
+  } finally {
+    for (const child of children) child.kill("SIGKILL");
+    fs.rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+if (process.argv[2] === "work") await work(process.argv[3]);
+else {
+  console.log(`${TASKS} tasks in ${folder}, ${availableParallelism()} processors`);
+  console.log("runs   claims  seconds  claims/s  lost races/claim  places from the order");
+  for (const runs of RUNS) {
+    const most = runs === RUNS.at(-1) ? MOST_SECONDS : SECONDS;
+    const { claims, lost } = await measure(runs, most);
+    const seconds = (claims.at(-1)![0] - claims[0][0]) / 1000;
+    const distances = claims.map(([, place], rank) => Math.abs(place - rank));
+    const distance = distances.reduce((sum, distance) => sum + distance, 0) / claims.length;
+    const cells = [
+      `${runs}`.padStart(4),
+      `${claims.length}`.padStart(8),
+      seconds.toFixed(1).padStart(8),
+      (claims.length / seconds).toFixed(0).padStart(9),
+      (lost / claims.length).toFixed(3).padStart(17),
+      distance.toFixed(0).padStart(22),
+    ];
+    console.log(cells.join(" "));
+  }
+}
