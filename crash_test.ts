@@ -21,7 +21,7 @@ const isDeno = "Deno" in globalThis;
 const base = fs.mkdtempSync(path.join(os.tmpdir(), "forrest-crash-"));
 
 after(() => {
-  killAll(survivors(base));
+  killAll(processesWith(`FORREST_CRASH=${base}`));
   fs.rmSync(base, { recursive: true, force: true });
 });
 
@@ -173,13 +173,21 @@ function runList(directory: string, options: HostOptions = {}): Promise<Event[]>
   return startHost("run", directory, quick).finished();
 }
 
-/** The processes which have `text` in their environment, except for this one. */
-function survivors(text: string): number[] {
+let marks = 0;
+const newMark = () => `${base}/mark-${marks++}`;
+
+/** The processes of a program that was started with this mark in its environment. */
+function survivors(mark: string): number[] {
+  return processesWith(`FORREST_MARK=${mark}`);
+}
+
+/** The processes that have a variable in their environment, except for this one. */
+function processesWith(variable: string): number[] {
   if (noProc) return [];
   return fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
     try {
       return pid !== process.pid &&
-        fs.readFileSync(`/proc/${pid}/environ`, "latin1").includes(text);
+        fs.readFileSync(`/proc/${pid}/environ`, "latin1").split("\0").includes(variable);
     } catch {
       return false; // it has ended
     }
@@ -705,7 +713,7 @@ async function startStubborn(
 for (const kept of [false, true]) {
   const how = kept ? "kept runners" : "fresh runners";
   check(`a run that is killed leaves no process of its tasks (${how})`, noProc, async () => {
-    const mark = `killed-${kept}-${process.pid}`;
+    const mark = newMark();
     const [directory, host] = await startStubborn({ tasksPerProcess: kept ? 10 : 1 }, mark);
     assert.ok(survivors(mark).length > 10);
     host.kill("SIGKILL");
@@ -720,7 +728,7 @@ check(
   "what is left of a run is killed by the next one, if its watcher was killed too",
   noProc,
   async () => {
-    const mark = `watcher-${process.pid}`;
+    const mark = newMark();
     const [directory, host] = await startStubborn({}, mark);
     const isWatcher = (pid: number) => fs.readFileSync(`/proc/${pid}/stat`, "utf8").split(" ")[3];
     const children = survivors(mark).filter((pid) => isWatcher(pid) === `${host.pid}`);
@@ -745,7 +753,7 @@ check(
   "autokill leaves nothing of a task, nor of children that ignore signals or leave its group",
   noProc,
   async () => {
-    const mark = `autokill-${process.pid}`;
+    const mark = newMark();
     for (const tasksPerProcess of [1, 10]) {
       const [directory, host] = await startStubborn({ autokill: 1.5, tasksPerProcess }, mark);
       const seen = (await host.finished()).filter(({ id }) => id);
@@ -785,7 +793,7 @@ check(
 );
 
 check("what a task leaves running ends with it", noProc, async () => {
-  const mark = `left-${process.pid}`;
+  const mark = newMark();
   for (const tasksPerProcess of [1, 10]) {
     const directory = await newList({ a: "leaveChild", b: "leaveTimer", c: "leaveServer" });
     const host = startHost("run", directory, { processes: 1, tasksPerProcess }, {
@@ -982,7 +990,7 @@ check(
     const directory = newDirectory();
     const notes = `${directory}-notes`;
     const context = `FORREST_CRASH_SEED=${seed}`;
-    const mark = `random-${process.pid}`;
+    const mark = newMark();
     const wanted: string[] = [];
     const seen: Event[] = [];
     let crashes = 0;
@@ -1406,7 +1414,7 @@ for (const signal of Object.keys(signals)) {
     `${signal} puts the tasks back without an attempt, kills what runs, and ends the program`,
     noProc,
     async () => {
-      const mark = `${signal}-${process.pid}`;
+      const mark = newMark();
       const [directory, host] = await startStubborn({}, mark);
       host.kill(signal);
       const { signal: by } = await host.ended;
@@ -1433,7 +1441,7 @@ check("a shell sees the exit code of the signal", noProc, async () => {
 
 check("a second signal ends the program at once, and loses nothing", noProc, async () => {
   for (const wait of [0, 5, 30]) {
-    const mark = `second-${wait}-${process.pid}`;
+    const mark = newMark();
     const [directory, host] = await startStubborn({}, mark);
     host.kill("SIGINT");
     await pause(wait);
@@ -1453,7 +1461,7 @@ check(
   async () => {
     for (const handler of ["exit", "stay"] as const) {
       for (const signal of Object.keys(signals)) {
-        const mark = `${handler}-${signal}-${process.pid}`;
+        const mark = newMark();
         const [directory, host] = await startStubborn({ handler, linger: 300 }, mark);
         host.kill(signal);
         const { code, signal: by } = await host.ended;
@@ -1540,7 +1548,7 @@ check(
 );
 
 check("the claims of a run that lives are left to it", noProc, async () => {
-  const mark = `alive-${process.pid}`;
+  const mark = newMark();
   const [directory, host] = await startStubborn({}, mark);
   const before = namesIn(directory, "running");
   await runList(directory);
@@ -1563,4 +1571,26 @@ check("a claim of a task that is done already is dropped", false, async () => {
   assertAllDone(directory, ["a", "b"]);
   assert.equal(fs.readFileSync(`${directory}/done/a.json`, "utf8"), done);
   assert.equal(stored(directory, "done", "b").returnValue, base);
+});
+
+check("nothing is killed for the sake of a file whose name is no claim", noProc, async () => {
+  const directory = await newList({ a: "whereAmI" });
+  const tools = path.join(base, "tools");
+  fs.mkdirSync(tools, { recursive: true });
+  // in place of the one that finds what is to be killed: it notes what it is to look for
+  fs.writeFileSync(`${tools}/grep`, `#!/bin/sh\necho "$2" >> ${tools}/asked\n`);
+  fs.chmodSync(`${tools}/grep`, 0o755);
+  const owners = ["", "\n", "a\n\nb", ".", "...", "1", "-", "h.1.1", " "];
+  for (const owner of owners) {
+    fs.writeFileSync(`${directory}/running/x.json@${owner}`, steps({ value: owner }));
+    fs.writeFileSync(`${directory}/running/y.json@${owner}+`, "");
+  }
+  const env = { PATH: `${tools}:${process.env.PATH}`, FORREST_LEASE: "0.3" };
+  const host = startHost("run", directory, {}, { env, deadline: 10 });
+  await host.ended.catch(() => {}); // whether it waits for their lease is not what this is about
+  assert.deepEqual(idsIn(directory, "done").includes("a"), true);
+  const asked = linesOf(`${tools}/asked`).filter((line) =>
+    !/^\/[\w-]+(\.[\w-]+){3}[./]/.test(line)
+  );
+  assert.deepEqual(asked, []);
 });
