@@ -52,22 +52,20 @@ import {
   withDefaults,
   zip,
 } from "./src/pool.ts";
+import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
 import { isKnown, refer } from "./src/references.ts";
 import { run } from "./src/runner.ts";
-import { type CommandOptions, runSteps, type Step, stepsOf } from "./src/steps.ts";
 import {
-  fileUrl,
-  pathOf,
-  shared,
-  type Stream,
-  stringify,
-  system,
-  Watched,
-  writeAll,
-} from "./src/system.ts";
-import { type Callable, encode, type Path, pathText } from "./src/values.ts";
+  type CommandOptions,
+  refuseWhileImporting,
+  runSteps,
+  type Step,
+  stepsOf,
+} from "./src/steps.ts";
+import { fileUrl, pathOf, type Stream, system, Watched, writeAll } from "./src/system.ts";
+import { type Callable, encode, type Path } from "./src/values.ts";
 
-export { readTask };
+export { MARK, readTask };
 export type {
   Callable,
   CommandOptions,
@@ -80,9 +78,6 @@ export type {
   Task,
   Tasks,
 };
-
-/** Marks a deferred value, also one of another copy of this module. @ignore */
-export const MARK: unique symbol = Symbol.for("forrest.deferred") as never;
 
 /** A value to come. Its parts are deferred values too, and calling one defers the call. */
 export type Deferred<T> = { readonly [MARK]: T } & Parts<T> & Call<T>;
@@ -134,9 +129,6 @@ export type Input<T> =
 /** What may be given for the arguments `A` of a function. */
 export type Inputs<A extends readonly unknown[]> = { [K in keyof A]: Input<A[K]> };
 
-type Recorded = { order: number; call: unknown; args: unknown[]; stack?: string };
-type Part = { step: Recorded; path: Path };
-
 /**
  * Defers a call of `call` with `args`, or plain data: nothing is called before the task runs.
  *
@@ -173,14 +165,6 @@ export function defer(call: unknown, ...args: unknown[]): unknown {
   return deferred(isCall ? newStep(partOf(call) ?? call, args, stack) : newStep(undefined, [call]));
 }
 
-function newStep(call: unknown, args: unknown[], stack?: string): Recorded {
-  return { order: shared.steps++, call, args, stack };
-}
-
-function partOf(value: unknown): Part | undefined {
-  return typeof value === "function" ? (value as unknown as Record<symbol, Part>)[MARK] : undefined;
-}
-
 function deferred(step: Step, path: Path = []): unknown {
   const target = Object.assign(function () {}, { [MARK]: { step, path } }); // no arrow, for `construct`
   return new Proxy(Object.setPrototypeOf(target, printable), recorder);
@@ -210,34 +194,6 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
   ownKeys: refuse("list the keys of"),
   has: refuse("look for a key in"),
 };
-
-/** Makes `console.log` show a deferred value as the call that it stands for. */
-const printable = Object.create(Function.prototype, {
-  [Symbol.for("Deno.customInspect")]: { value: print },
-  [Symbol.for("nodejs.util.inspect.custom")]: { value: print },
-});
-
-function print(this: { [MARK]: Part }): string {
-  return describe(this[MARK], 4);
-}
-
-function describe({ step, path }: Part, depth: number): string {
-  const show = (value: unknown): string => {
-    const part = partOf(value) ?? ((value as Part)?.step && value as Part);
-    if (part) return depth ? describe(part, depth - 1) : "…";
-    if (typeof value === "function") return value.name || "(anonymous)";
-    if (Array.isArray(value)) return "[…]";
-    return value && typeof value === "object" && !(value instanceof URL)
-      ? "{…}"
-      : stringify(value) ?? `${value}`;
-  };
-  const args = step.args.map(show).join(", ");
-  const call = step.call === undefined
-    ? `defer(${args})`
-    : `defer(${[show(step.call), args].join(", ")})`;
-  const isMethod = (step.call as Part)?.step;
-  return (isMethod ? `${show(step.call)}(${args})` : call) + pathText(path);
-}
 
 /**
  * Runs a deferred value here and now, in this process, through the same steps as a runner would.
@@ -359,7 +315,7 @@ export class TaskList<T = unknown> {
 
   /** Makes the directory, or takes the one that is there. */
   constructor(directory: string | URL, options: ListOptions = {}) {
-    if (shared.importing) throw new Error(GUARD);
+    refuseWhileImporting();
     this.directory = pathOf(fileUrl(`${directory}`)).replace(/(?<=.)\/$/, "");
     this.#options = options;
     const present = exists(this.directory);
@@ -538,9 +494,6 @@ export class TaskList<T = unknown> {
   }
 }
 
-const GUARD = "Cannot start tasks while a runner imports this module for a function in it: " +
-  "put the main part of the script in `if (import.meta.main) { ... }`";
-
 /**
  * Calls a function on each item, in several processes, and gives the results. It keeps no list on disk.
  *
@@ -570,7 +523,7 @@ export function map<R>(
   call: Callable,
   ...rest: (Items<unknown> | MapOptions | undefined)[]
 ): AsyncGenerator<R, void, void> {
-  if (shared.importing) throw new Error(GUARD);
+  refuseWhileImporting();
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
   const sources = rest.filter(isSource) as Items<unknown>[];

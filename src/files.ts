@@ -106,8 +106,9 @@ function idsInLarge(folder: string): Ids {
 
 /** The state of a task, if the list has it. */
 export function stateOf(directory: string, id: string): State | undefined {
+  const begin = `${id}.json@`;
   const isClaim = ({ name }: { name: string }) =>
-    name.startsWith(`${id}.json@`) && !/\+$/.test(name);
+    name.startsWith(begin) && !/@|\+$/.test(name.slice(begin.length));
   return states.find((state) =>
     state === "running"
       ? Array.from(system.readDirSync(`${directory}/running`)).some(isClaim)
@@ -118,7 +119,7 @@ export function stateOf(directory: string, id: string): State | undefined {
 /** The list, the state and the id of the task at `path`. */
 export function locate(path: string): { directory: string; state: State; id: string } {
   const [name, state, ...directories] = path.split("/").reverse();
-  const id = name.replace(/\.json(@[^/]*)?$/s, "");
+  const [, id] = /^(.*)\.json(?:@[^@]*)?$/s.exec(name) ?? [, name]; // no owner contains an `@`
   return { directory: directories.reverse().join("/"), state: state as State, id };
 }
 
@@ -180,7 +181,12 @@ export function record(
   const attempts = Number(task.attempts ?? 1);
   const failed = task === outcome ? "keep" : attempts <= retries ? "todo" : "fail";
   const seal = "returnValue" in outcome ? "done" : failed;
-  return [publish(claim, seal, writeTask(task)), attempts];
+  try {
+    return [publish(claim, seal, writeTask(task)), attempts];
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // it is too deep to be written again
+    return [publish(claim, "keep", writeTask({ errorValue: encodeThrown(error) })), attempts];
+  }
 }
 
 /** The task as it was written, with an outcome; only the outcome if it was not a task. */
@@ -259,7 +265,10 @@ function isAlive(claim: string, owner: string): boolean | undefined {
   if (owner.startsWith(`${processOwner()}.`)) return true;
   const [host, pid, start] = owner.split(".");
   if (host === processOwner().split(".")[0]) {
+    const { since = -Infinity } = observed.get(owner) ?? {}; // one look at each owner will do for a while
+    if (performance.now() - since < lease / 6) return true;
     const found = shell(START, pid);
+    if (found === start) observed.set(owner, { mtime: 0, since: performance.now() });
     return found ? found === start : undefined; // unknown, if the shell could not be started
   }
   let mtime = 0;
@@ -270,8 +279,16 @@ function isAlive(claim: string, owner: string): boolean | undefined {
   return before && true;
 }
 
-/** Puts back what dead runs have left; true if the owner of something may be dead. */
-export function recover(directory: string, owner: string, maxCrashes: number): boolean {
+/**
+ * Puts back what dead runs have left, and says so to `filed`; true if the owner of something may be
+ * dead.
+ */
+export function recover(
+  directory: string,
+  owner: string,
+  maxCrashes: number,
+  filed: (claim: string, state: State) => void = () => {},
+): boolean {
   const alive = new Map<string, boolean | undefined>();
   for (const { name } of [...system.readDirSync(`${directory}/running`)]) {
     const [, id, other] = /^(.*)\.json@([^@+~]*)([+~].*)?$/s.exec(name) ?? [];
@@ -285,7 +302,7 @@ export function recover(directory: string, owner: string, maxCrashes: number): b
     const isLeft = settle(claim) === "running";
     const taken = `${directory}/running/${id}.json@${owner}`; // so that only one of us counts it
     if (!isLeft || exists(`${directory}/done/${id}.json`)) remove(claim);
-    else if (move(claim, taken)) recordCrash(taken, maxCrashes);
+    else if (move(claim, taken)) filed(taken, recordCrash(taken, maxCrashes));
     else continue; // whoever has sealed or taken it needs what was written aside
     remove(`${claim}+`);
   }
@@ -293,11 +310,11 @@ export function recover(directory: string, owner: string, maxCrashes: number): b
 }
 
 /** Counts the death of a run against a task that was running in it, as it may have been the cause. */
-function recordCrash(claim: string, maxCrashes: number): void {
+function recordCrash(claim: string, maxCrashes: number): State {
   const text = textOf(claim);
   const crashes = 1 + (Number(/^ *"crashes": (\d+)/m.exec(text)?.[1]) || 0);
   const message =
     `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
   const outcome = { crashes, errorValue: encodeThrown(new Error(message)) };
-  record(claim, text, outcome, crashes < maxCrashes ? Infinity : 0);
+  return record(claim, text, outcome, crashes < maxCrashes ? Infinity : 0)[0];
 }

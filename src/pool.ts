@@ -74,7 +74,7 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** Run only the tasks with these ids. */
   ids?: string[];
-  /** Asked before each task: if it returns false, nothing more is started. @default {() => true} */
+  /** Asked before each task, and at other times: false starts nothing more. @default {() => true} */
   mayStart?: () => boolean;
   /** Gets what tasks print, in place of the terminal. */
   onOutput?: (text: string, stream: Stream, id: string) => void;
@@ -328,7 +328,10 @@ export class ListPool extends Pool {
   listed = 0; // how many tasks were in `todo` when we last looked,
   ids: Iterator<string> = [].values(); // which of them are still to come,
   upcoming?: string; // beginning with this one,
-  claims = 0; // and how many of them we got
+  left = 0; // how many of them,
+  claims = 0; // and how many we got
+  fruitless = 0; // how often in a row we have looked and got none
+  stride = 1; // how many to leave to another run, at most, if it was faster
   again: string[] = []; // to be retried, or put back as their process had to end
   alone = new Set<string>(); // those of them that may have been the cause of that
   waiting = 0; // retries that are not due yet
@@ -381,16 +384,21 @@ export class ListPool extends Pool {
 
   /** Looks for tasks in `todo` and with dead runs; false if there are none. */
   async look(): Promise<boolean> {
-    const isUnsure = recover(this.directory, this.owner, this.options.maxCrashes);
-    const isStuck = this.listed > 0 && !this.claims; // on names that nobody can claim
+    const filed = (claim: string, state: State) => {
+      if (state === "fail") this.settled(claim, state);
+    };
+    const isUnsure = recover(this.directory, this.owner, this.options.maxCrashes, filed);
+    this.fruitless = this.claims ? 0 : this.fruitless + 1;
+    const isStuck = this.listed > 0 && this.fruitless > 3; // on names that nobody can claim
     const { ids } = this.options;
     const found = idsIn(this.directory, "todo");
     const wanted = ids ? [...found].filter((id) => ids.includes(id)) : found;
     this.listed = wanted.length;
     this.ids = wanted[Symbol.iterator]();
+    this.left = this.listed;
     this.claims = 0;
     this.total = this.yielded + this.listed;
-    if (this.listed && !isStuck) return true;
+    if (this.finished.length || (this.listed && !isStuck)) return true;
     if (isUnsure) await sleep(Math.min(1000, lease / 6));
     return isUnsure;
   }
@@ -408,7 +416,10 @@ export class ListPool extends Pool {
         return;
       }
       if (this.again.length) this.again.pop();
-      else this.upcoming = undefined;
+      else {
+        this.upcoming = undefined;
+        this.left--;
+      }
       const claim = this.claim(id);
       if (!claim) continue;
       const runner = free ?? this.start([this.directory], textOf(claim), isAlone);
@@ -420,18 +431,29 @@ export class ListPool extends Pool {
     }
   }
 
-  claim(id: string): string | undefined {
+  claim(id: string): string | void {
     const claim = `${this.directory}/running/${id}.json@${this.owner}`;
-    try { // a network file system may say that a rename has failed when it has not
-      if (!move(`${this.directory}/todo/${id}.json`, claim) && !exists(claim)) return;
-    } catch (error) {
-      if ((error as { code?: string }).code !== "ENAMETOOLONG") throw error;
-      return this.write(id, "is left in `todo`, as its name is too long");
+    if (new TextEncoder().encode(`${id}.json@${this.owner}`).length > 240) {
+      const text = `\`${id}.json\` is left in \`todo\`, as its name is too long\n`;
+      return this.log ? this.write(id, text) : writeAll(system.stderr, text);
     }
+    // a network file system may say that a rename has failed when it has not
+    if (!move(`${this.directory}/todo/${id}.json`, claim) && !exists(claim)) return this.goOn();
     this.claims++;
     if (!exists(`${this.directory}/done/${id}.json`)) return claim;
     remove(claim);
     return this.write(id, "is dropped, as it is done already");
+  }
+
+  /**
+   * Goes on somewhat further down, as another run is at work here: so each soon has a stretch of the list
+   * to itself, and the order is roughly kept. What is left out is found when we look again.
+   */
+  goOn(): void {
+    this.stride = Math.min(this.stride * 2, 1024);
+    const some = Math.floor(Math.random() * Math.min(this.stride, this.left));
+    for (let skipped = 0; skipped < some; skipped++) this.ids.next();
+    this.left -= some;
   }
 
   answer(runner: Runner, [claim, state, attempts]: Answer): boolean {
@@ -535,7 +557,7 @@ export class ListPool extends Pool {
   }
 
   /** Writes lines to the log file: what has happened to a task, or what it has printed. */
-  write(id: string, text: string, begin = ""): undefined {
+  write(id: string, text: string, begin = ""): void {
     if (!this.log) return;
     const lines = text.trimEnd().split("\n");
     const time = new Date().toISOString();

@@ -4,7 +4,17 @@
  * @module
  */
 
-import { fileUrl, parse, shared, sleep, spawn, type Stream, stringify, system } from "./system.ts";
+import {
+  fileUrl,
+  parse,
+  pathOf,
+  shared,
+  sleep,
+  spawn,
+  type Stream,
+  stringify,
+  system,
+} from "./system.ts";
 import { type Callable, decode, follow, type Path } from "./values.ts";
 
 /** A step of a task file: a call with its arguments, or a value. */
@@ -125,12 +135,22 @@ async function load(call: unknown, session?: string): Promise<[unknown, unknown]
   throw new TypeError(`\`${call}\` is not a function${known}`);
 }
 
+/** Throws if a module starts tasks while a runner imports it: that would start runners without end. */
+export function refuseWhileImporting(): void {
+  const stack = decodeURI(new Error().stack ?? "");
+  if (![...shared.importing].some((path) => stack.includes(path))) return;
+  const fix = "put the main part of the script in `if (import.meta.main) { ... }`";
+  throw new Error(`Cannot start tasks while a runner imports this module for a function: ${fix}`);
+}
+
 async function importModule(path: string): Promise<Record<string, unknown>> {
-  shared.importing++;
+  const url = fileUrl(path);
+  const place = url.startsWith("file:") ? pathOf(url) : url; // as it stands in a stack
+  shared.importing.add(place);
   try {
-    return await import(fileUrl(path));
+    return await import(url);
   } finally {
-    shared.importing--;
+    shared.importing.delete(place);
   }
 }
 

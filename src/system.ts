@@ -27,10 +27,10 @@ export const isBundled = !import.meta.url.endsWith("/src/system.ts") ||
   !!(system.build as { standalone?: boolean }).standalone;
 
 /** What all copies of forrest in one process share. */
-export const shared: { steps: number; importing: number; serve?: () => Promise<never> } =
+export const shared: { steps: number; importing: Set<string>; serve?: () => Promise<never> } =
   (globalThis as Record<symbol, never>)[Symbol.for("forrest")] ??= {
     steps: 0,
-    importing: 0,
+    importing: new Set(),
   } as never;
 
 /** The URL of a path; an absolute URL or another specifier stays as it is. */
@@ -125,15 +125,29 @@ export function beforeEnd(stop: () => void, signal?: AbortSignal): () => void {
   listen(globalThis.Deno ? globalThis : exitOfNode(), globalThis.Deno ? "unload" : "exit");
   if (signal) listen(signal, "abort");
   for (const name of signal ? [] : ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    const isHandled = handlerOf(name);
     const listener = () => {
       stop();
       release();
-      system.kill(system.pid, name);
+      if (!isHandled()) system.kill(system.pid, name);
     };
     system.addSignalListener(name, listener);
     undo.push(() => system.removeSignalListener(name, listener));
   }
   return release;
+}
+
+let caught: number | undefined;
+
+/** Whether the program itself handles a signal; on Deno, whether it did when this was first asked. */
+function handlerOf(name: "SIGINT" | "SIGTERM" | "SIGHUP"): () => boolean {
+  if (!globalThis.Deno) return () => nodeProcess().listenerCount(name) > 0;
+  try {
+    const signals = /SigCgt:\s*(\w+)/.exec(system.readTextFileSync("/proc/self/status"))!;
+    caught ??= Number.parseInt(signals[1].slice(-8), 16);
+  } catch { /* not on Linux, or not permitted: then it does not, as far as we know */ }
+  const bit = { SIGHUP: 0, SIGINT: 1, SIGTERM: 14 }[name];
+  return () => ((caught ?? 0) >> bit & 1) === 1;
 }
 
 type Emitter = Pick<EventTarget, "addEventListener" | "removeEventListener">;

@@ -181,10 +181,11 @@ export function follow(
   ref: { $step: number; path?: (string | number)[] },
   results: unknown[],
 ): unknown {
-  if (!Object.hasOwn(results, ref.$step)) {
+  if (!Number.isInteger(ref.$step) || !Object.hasOwn(results, ref.$step)) {
     throw new RangeError(`\`$step\`: ${ref.$step} is none of the ${results.length} steps before`);
   }
   let value = results[ref.$step] as Record<string, unknown>;
+  if (!Array.isArray(ref.path ?? [])) throw new TypeError("`path` must be an array");
   for (const key of ref.path ?? []) {
     if (/^(__proto__|constructor|prototype)$/.test(`${key}`)) {
       throw new TypeError(`\`path\`: \`${key}\` cannot be a part of a deferred value`);
