@@ -90,21 +90,23 @@ function peek(read: () => string): string {
 }
 
 function kill(pid: number, signal: NodeJS.Signals = "SIGKILL"): void {
+  assert.ok(pid > 1, "no single process has this id");
   try {
     process.kill(pid, signal);
   } catch { /* it is gone */ }
 }
 
-/** The processes whose environment has `text`. */
-function having(text: string): number[] {
-  return processes().filter((pid) =>
-    peek(() => fs.readFileSync(`/proc/${pid}/environ`, "latin1")).includes(text)
-  );
+/** The processes that the test with this folder has started, and theirs. */
+function startedBy(folder: string, others = ""): number[] {
+  return processes().filter((pid) => {
+    const environment = peek(() => fs.readFileSync(`/proc/${pid}/environ`, "latin1"));
+    return environment.includes(`FORREST_CLUSTER_TEST=${folder}\0`) && environment.includes(others);
+  });
 }
 
 function killAll(folder: string): void {
   for (let round = 0; round < 50; round++) {
-    const left = having(`FORREST_CLUSTER_TEST=${folder}\0`);
+    const left = startedBy(folder);
     if (!left.length) return;
     left.forEach((pid) => kill(pid));
     spawnSync("sleep", ["0.05"]);
@@ -285,22 +287,21 @@ function startHost(
   );
   const space = (pid: number) => peek(() => fs.readlinkSync(`/proc/${pid}/ns/pid`));
   const first = () =>
-    processes().find((pid) =>
+    startedBy(folder).find((pid) =>
       peek(() => fs.readFileSync(`/proc/${pid}/stat`, "utf8")).split(") ").at(-1)!
         .split(" ")[1] === `${started.pid}`
-    );
+    ) ?? 0;
   const signalAll = (signal: NodeJS.Signals) => {
-    const init = first();
-    assert.ok(init, `the host ${name} has ended:\n${started.output()}`);
-    const inside = space(init);
+    const inside = space(first());
+    assert.match(inside, /pid:\[\d+\]/, `the host ${name} has ended:\n${started.output()}`);
     for (let round = 0; round < 3; round++) { // as they may be forking
-      processes().filter((pid) => space(pid) === inside).forEach((pid) => kill(pid, signal));
+      startedBy(folder).filter((pid) => space(pid) === inside).forEach((pid) => kill(pid, signal));
     }
   };
   return Object.assign(started, {
     list: `${mounted}/list`,
     signalAll,
-    signal: (signal: NodeJS.Signals) => kill(first()!, signal),
+    signal: (signal: NodeJS.Signals) => kill(first(), signal),
   });
 }
 
@@ -515,7 +516,7 @@ testIf(
           environment(folder),
         );
         await until("tasks", () => journal(folder).length === 2 * round, one);
-        const all = having(`FORREST_CLUSTER_TEST=${folder}\0`).sort((a, b) => b - a);
+        const all = startedBy(folder).sort((a, b) => b - a);
         all.forEach((pid) => kill(pid, "SIGTERM")); // children first
         assert.equal(await one.code, 75, one.output());
         assert.deepEqual(atRest(list, 4), { todo: 4, done: 0, fail: 0 });
@@ -653,7 +654,7 @@ async function withSlurm(folder: string, body: (slurm: Slurm) => Promise<void>):
     spawnSync("scancel", ["--user=root"], { env });
     for (const file of ["slurmd-n1.pid", "slurmd-n2.pid", "slurmctld.pid", "munge/pid"]) {
       const pid = Number(peek(() => fs.readFileSync(`${at}/${file}`, "utf8")));
-      if (having(`FORREST_CLUSTER_TEST=${folder}\0`).includes(pid)) kill(pid, "SIGTERM");
+      if (startedBy(folder).includes(pid)) kill(pid, "SIGTERM");
     }
   }
 }
@@ -718,12 +719,10 @@ onSlurm(
       () => new Set(journal(folder).map(({ node }) => node)).size === 2,
     );
     const daemon = Number(fs.readFileSync(`${folder}/slurm/slurmd-n2.pid`, "utf8"));
+    assert.ok(startedBy(folder).includes(daemon));
     kill(daemon);
     for (let round = 0; round < 3; round++) {
-      having("SLURMD_NODENAME=n2\0").filter((pid) =>
-        having(`FORREST_CLUSTER_TEST=${folder}\0`).includes(pid)
-      )
-        .forEach((pid) => kill(pid));
+      startedBy(folder, "SLURMD_NODENAME=n2\0").forEach((pid) => kill(pid));
     }
     const living = () => slurm.elements(job).find(({ NodeList }) => NodeList === "n1")!;
     await until("the end of the element on n1", () => living().JobState === "COMPLETED", slurm);
