@@ -519,6 +519,10 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
     if (message === undefined) continue;
     assert.match(message, /os error|E(IO|NOSPC|ACCES)|denied|space|I\/O|i\/o/, context);
   }
+  if (fault.startsWith("error") && !seen.some(({ failed }) => failed)) {
+    const answered = seen.map(({ scheduled, refused }) => scheduled ?? refused);
+    for (const id of stage.options.ids ?? []) assert.ok(answered.includes(id), context);
+  }
   if (fs.existsSync(path.join(directory, "fail"))) {
     assertLegal(directory, "after a crash", context);
   }
