@@ -763,3 +763,29 @@ onSlurm(
     assert.deepEqual(atRest(list, 3), { todo: 0, done: 3, fail: 0 });
   },
 );
+
+// --------------------------------------------------------------------------------------- Kubernetes
+
+testIf(
+  isDeno ? undefined : "the checker runs under Deno only",
+  "the Kubernetes example is what the published schema and the server's rules allow",
+  async () => {
+    const check = (file: string) =>
+      spawnSync(
+        process.execPath,
+        ["run", "-A", "--no-lock", `${root}/testdata/cluster/check_kubernetes.ts`, file],
+        { encoding: "utf8", env: { ...process.env, NO_COLOR: "1" } },
+      );
+    const example = `${root}/examples/kubernetes.yaml`;
+    const { status, stdout, stderr } = check(example);
+    assert.equal(status, 0, stdout + stderr);
+
+    await inFolder((folder) => { // the checker itself is no use if it lets mistakes pass
+      const text = fs.readFileSync(example, "utf8");
+      const wrong = text.replace("podReplacementPolicy:", "podReplacementPolicies:");
+      fs.writeFileSync(`${folder}/wrong.yaml`, wrong);
+      assert.match(check(`${folder}/wrong.yaml`).stdout, /podReplacementPolicies/);
+      return Promise.resolve();
+    });
+  },
+);
