@@ -431,6 +431,13 @@ test("evaluate() says which part of which value is missing", async () => {
   });
 });
 
+test("evaluate() gives functions copies of what they are given, as a runner does", async () => {
+  const list = [1, 2];
+  assert.deepEqual(await evaluate(defer((list: number[]) => list.reverse(), list)), [2, 1]);
+  assert.deepEqual(list, [1, 2]);
+  await assert.rejects(evaluate(defer(identity, Symbol("s"))), /`args\[0\]` is a symbol/);
+});
+
 test("evaluate() gives the very values that functions return", async () => {
   const made = new fixture.Opaque();
   assert.equal(await evaluate(defer(() => made)), made);
@@ -460,6 +467,11 @@ export function types(): void {
     list: ["a", prepared.thing],
   });
   is<typeof nested, Deferred<number>>(true);
+  const page = defer(URL, prepared.thing, "https://example.org/").searchParams.get("page");
+  is<typeof page, Deferred<string | null>>(true);
+  const parsed = defer(JSON.parse, "[]")[0].anything("goes");
+  // deno-lint-ignore no-explicit-any
+  is<typeof parsed, Deferred<any>>(true);
   const value = evaluate(sum);
   is<typeof value, Promise<number>>(true);
 
@@ -477,6 +489,8 @@ export function types(): void {
   prepared.lost;
   // @ts-expect-error: a method takes what it takes
   prepared.thing.split(length, "a");
+  // @ts-expect-error: a function takes what it takes
+  defer(fixture.apply<number, number>, (x: string) => x.length, 1);
   // @ts-expect-error: a constructor takes what it takes
   defer(fixture.Account, "Forrest", "100");
   // @ts-expect-error: no arithmetic on a deferred value
@@ -502,6 +516,8 @@ export function types(): void {
   is<typeof texts, AsyncGenerator<string, void, void>>(true);
   const sums = map(fixture.addSlowly, [1], [2], { ordered: false });
   is<typeof sums, AsyncGenerator<number, void, void>>(true);
+  const inferred = map((x) => x * 2, [1, 2]);
+  is<typeof inferred, AsyncGenerator<number, void, void>>(true);
   // @ts-expect-error: items are what the function takes
   map((x: number) => x, ["a"]);
   // @ts-expect-error: there is no such option
@@ -803,6 +819,13 @@ test("the free variables of a text function that is awaited give the same error"
   assert.match((task.errorValue as Error).message, /factor.*import\.meta\.main/s);
 });
 
+test("a text function that assigns to a free variable gives the same error", async () => {
+  let calls = 0;
+  const task = await outcomeOf(defer((x: number) => calls = x, 2));
+  assert.match(`${task.errorValue}`, /calls.*import\.meta\.main/s);
+  assert.equal(calls, 0);
+});
+
 declare const factor: number; // of the session module
 
 test("a session module puts its exports in the scope of text functions", async () => {
@@ -914,7 +937,10 @@ function makeProject(folder: Folder): void {
   folder.write("project/own.ts", "export const own: string = 'own';");
   const description = '{ "name": "greeter", "version": "1.0.0", "main": "main.js" }';
   folder.write("project/node_modules/greeter/package.json", description);
-  folder.write("project/node_modules/greeter/main.js", "exports.greet = (x) => `Hello, ${x}`;");
+  folder.write(
+    "project/node_modules/greeter/main.js",
+    "exports.greet = (x) => `Hello, ${x}` + mark(); const mark = () => '!';",
+  );
   folder.write(
     "project/tasks.ts",
     `import { greet } from "greeter";
@@ -928,7 +954,7 @@ test("a task module uses the packages of its own project", async () => {
   using folder = temporary();
   makeProject(folder);
   const task = defer(new URL(`file://${folder.file("project/tasks.ts")}#run`), "Jenny");
-  assert.equal(await resultOf(task), "Hello, Jenny,own,a");
+  assert.equal(await resultOf(task), "Hello, Jenny!,own,a");
 });
 
 test("a task module uses in the runner what its project gives it in the parent", () => {
@@ -945,18 +971,23 @@ test("a task module uses in the runner what its project gives it in the parent",
     "project/main.ts",
   );
   assert.equal(stderr, "");
-  assert.equal(stdout, "Hello, parent,own,a\nHello, runner,own,a\n");
+  assert.equal(stdout, "Hello, parent!,own,a\nHello, runner!,own,a\n");
 });
 
-test("a task module uses the import map of its own project", {
+test("a task module uses the import map and the npm packages of its own project", {
   skip: runtime !== "deno" && "import maps in deno.json are Deno's",
 }, async () => {
   using folder = temporary();
-  folder.write("project/deno.json", '{ "imports": { "mapped/": "./library/" } }');
+  folder.write(
+    "project/deno.json",
+    '{ "imports": { "mapped/": "./library/", "path": "npm:deno-std@1.4.0/path/mod.js" } }',
+  );
   folder.write("project/library/text.ts", "export const text: string = 'mapped';");
   folder.write(
     "project/tasks.ts",
-    'import { text } from "mapped/text.ts"; export const run = () => text;',
+    `import { text } from "mapped/text.ts";
+     import { basename } from "path";
+     export const run = () => basename("a/" + text);`,
   );
   const task = defer(new URL(`file://${folder.file("project/tasks.ts")}#run`));
   assert.equal(await resultOf(task), "mapped");
@@ -971,6 +1002,26 @@ test("a task module uses the import map of its own project", {
   );
   assert.equal(stderr, "");
   assert.equal(stdout, "mapped\n");
+});
+
+test("the functions of a package that a script imports are tasks", () => {
+  using folder = temporary();
+  makeProject(folder);
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { greet } from "greeter";
+     import { basename } from "node:path";
+     const tasks = new TaskList("list");
+     tasks.schedule(defer(greet, "package"));
+     tasks.schedule(defer(basename, "/a/b"));
+     for await (const task of tasks.run({ processes: 1 })) {
+       console.log(task.errorValue ?? task.returnValue);
+     }`,
+    {},
+    "project/main.ts",
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "Hello, package!\nb\n");
 });
 
 test("tasks of several projects run in one list, each with what its own project has", async () => {
@@ -1109,6 +1160,20 @@ test("schedule() resolves when the file is on disk", async () => {
   assert.deepEqual(JSON.parse(readFileSync(folder.file(`list/todo/${id}.json`), "utf8")), {
     steps: [{ call: `${fixtures}#add`, args: [1, 2] }],
   });
+});
+
+test("what is scheduled stays as it was when schedule() was called", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const item = { list: [1] };
+  for (let i = 2; i < 4; i++) {
+    tasks.schedule(defer(identity, item), { metadata: item });
+    item.list.push(i);
+  }
+  const outcomes = await Array.fromAsync(tasks.run({ processes: 1 }));
+  const expected = [{ list: [1] }, { list: [1, 2] }];
+  assert.deepEqual(outcomes.map(({ returnValue }) => returnValue), expected);
+  assert.deepEqual(outcomes.map(({ metadata }) => metadata), expected);
 });
 
 test("run() waits for schedules that nobody has awaited", async () => {
@@ -1512,12 +1577,15 @@ test("a program that exits while it runs tasks puts them back, and leaves nothin
 test("what a killed program was running is run again, but not without end", () => {
   using folder = temporary();
   const program = `
+    import { writeFileSync } from "node:fs";
     const tasks = new TaskList("list", { existOk: true, preClean: false });
-    const killRun = () => {
-      process.kill(process.ppid, "SIGKILL");
+    writeFileSync("run.pid", String(process.pid));
+    const killRun = (path) => {
+      const { readFileSync } = process.getBuiltinModule("node:fs");
+      process.kill(Number(readFileSync(path, "utf8")), "SIGKILL");
       while (true);
     };
-    tasks.schedule(defer(killRun), { id: "deadly" });
+    tasks.schedule(defer(killRun, "run.pid"), { id: "deadly" });
     for await (const _ of tasks.run({ maxCrashes: 2 }));`;
   for (const _ of ["first", "second"]) assert.equal(runProgram(folder, program).code, null);
   assert.equal(runProgram(folder, program).code, 0);
@@ -1822,6 +1890,38 @@ test("a task whose process is killed fails with the signal", async () => {
   assert.match((task.errorValue as Error).message, /killed by SIGKILL/);
 });
 
+test("an error that a task lets nobody catch fails it", async () => {
+  const reject = async () => {
+    Promise.reject(new Error("nobody caught this"));
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+  };
+  const task = await outcomeOf(defer(reject), { onOutput: () => {} });
+  assert.match(`${task.errorValue}`, /nobody caught this/);
+});
+
+test("a task is done when it returns, whatever timers it leaves", async () => {
+  const leave = (x: number) => {
+    setInterval(() => {}, 1000);
+    return x;
+  };
+  assert.equal(await resultOf(defer(leave, 1)), 1);
+  assert.equal(await resultOf(defer(leave, 2), { tasksPerProcess: 2 }), 2);
+});
+
+test("every task starts in the directory of its run, also where one before went elsewhere", async () => {
+  using folder = temporary();
+  const tasks = new TaskList<string>(folder.file("list"));
+  const move = () => {
+    const before = process.cwd();
+    process.chdir("/");
+    return before;
+  };
+  for (let i = 0; i < 3; i++) tasks.schedule(defer(move));
+  const run = tasks.run({ processes: 1, tasksPerProcess: 3 });
+  const directories = await Array.fromAsync(run, ({ returnValue }) => returnValue);
+  assert.deepEqual(directories, Array(3).fill(process.cwd()));
+});
+
 test("a task that waits for nothing fails", async () => {
   const task = await outcomeOf(defer(fixture.waitForNothing), { onOutput: () => {} });
   assert.match((task.errorValue as Error).message, /waits for a promise that nothing/);
@@ -2100,6 +2200,15 @@ test("command() fails with exit code, signal and the end of the output", async (
   assert.equal(killError.signal, "SIGTERM");
   const lost = await outcomeOf(command(["no-such-program", "x"]), quiet);
   assert.match((lost.errorValue as Error).message, /no-such-program/);
+});
+
+test("a task that is killed for its time is tried again, too", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(defer(fixture.hang, folder.file("pid")));
+  const [task] = await Array.fromAsync(tasks.run({ autokill: 0.4, retries: 1 }));
+  assert.deepEqual([task.state, task.attempts], ["fail", 2]);
+  assert.equal((task.errorValue as Error).name, "TimeoutError");
 });
 
 test("command() finds its standard input empty, and ends with its task", async () => {
