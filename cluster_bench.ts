@@ -4,8 +4,8 @@
  * Each run is a process of its own, as one on each node of a cluster would be, with one kept runner. Its
  * tasks do nothing, so that claiming is what is left. A lost race is a claim that another run was faster
  * to make. The processors of this machine are shared by all runs, so that claims a second cannot grow
- * beyond what those can do: what tells of a cluster are the lost races, as each of them is a round trip to
- * the file server there, and that the rate does not fall.
+ * beyond what those can do: the floor is the rate of as many runs with a list each. What tells of a cluster
+ * are the lost races, as each of them is two round trips to the file server there.
  *
  * It also runs under Bun: `bun cluster_bench.ts`.
  */
@@ -20,9 +20,9 @@ import { TaskList } from "./mod.ts";
 import { ListPool } from "./src/pool.ts";
 
 const TASKS = 100_000;
-const RUNS = [1, 2, 8, 32]; // the last one is to end the list
-const SECONDS = 6; // for each of the others
-const MOST_SECONDS = 75; // for the last
+const RUNS = [1, 8, 32]; // the last one is to end the list
+const SECONDS = 5; // for each of the others, and a quarter more for each run
+const MOST_SECONDS = 60; // for the last
 
 /** In memory if that can be: syncing files to a disk would hide what claiming costs. */
 const folder = fs.existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
@@ -48,7 +48,9 @@ async function work(directory: string): Promise<void> {
   process.stdin.once("end", () => stop.abort()).resume();
   const tasks = new TaskList(directory, { existOk: true, preClean: false });
   console.log("ready");
-  while (!fs.existsSync(`${directory}/go`)) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!fs.existsSync(`${directory}/../go`)) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
   const options = { processes: 1, tasksPerProcess: Infinity, concurrency: 4, signal: stop.signal };
   for await (const _ of tasks.run(options));
   fs.writeSync(1, `${JSON.stringify(report)}\n`);
@@ -56,11 +58,11 @@ async function work(directory: string): Promise<void> {
 }
 
 /** A list of tasks that are but a value. They are links to a few files, as that is quickly made. */
-function makeList(directory: string): void {
+function makeList(directory: string, tasks: number): void {
   for (const state of ["todo", "running", "done", "fail"]) {
     fs.mkdirSync(`${directory}/${state}`, { recursive: true });
   }
-  for (let index = 0; index < TASKS; index++) {
+  for (let index = 0; index < tasks; index++) {
     const original = `${directory}/task-${Math.floor(index / 10_000)}`; // file systems limit the links
     if (index % 10_000 === 0) {
       fs.writeFileSync(original, '{\n  "steps": [\n    {"value":1}\n  ]\n}\n');
@@ -69,17 +71,22 @@ function makeList(directory: string): void {
   }
 }
 
-async function measure(runs: number, seconds: number): Promise<Report> {
+async function measure(runs: number, lists: number, seconds: number): Promise<Report> {
   const directory = fs.mkdtempSync(join(folder, "forrest-claims-"));
   const children: ChildProcess[] = [];
   try {
-    makeList(directory);
+    const tasks = Math.floor(TASKS / lists);
+    for (let list = 0; list < lists; list++) makeList(`${directory}/${list}`, tasks);
     const flags = "Deno" in globalThis ? ["run", "-A"] : [];
     const self = fileURLToPath(import.meta.url);
-    const started = Array.from({ length: runs }, () => {
-      const child = spawn(process.execPath, [...flags, self, "work", directory], {
-        stdio: ["pipe", "pipe", "inherit"],
-      });
+    const started = Array.from({ length: runs }, (_, run) => {
+      const child = spawn(
+        process.execPath,
+        [...flags, self, "work", `${directory}/${run % lists}`],
+        {
+          stdio: ["pipe", "pipe", "inherit"],
+        },
+      );
       children.push(child);
       let output = "";
       child.stdout.on("data", (chunk) => output += chunk);
@@ -106,23 +113,34 @@ async function measure(runs: number, seconds: number): Promise<Report> {
   }
 }
 
+function rate({ claims }: Report): [rate: number, seconds: number] {
+  const seconds = (claims.at(-1)![0] - claims[0][0]) / 1000;
+  return [claims.length / seconds, seconds];
+}
+
 if (process.argv[2] === "work") await work(process.argv[3]);
 else {
   console.log(`${TASKS} tasks in ${folder}, ${availableParallelism()} processors`);
-  console.log("runs   claims  seconds  claims/s  lost races/claim  places from the order");
+  console.log(
+    "runs   claims  seconds  claims/s  with a list each  ratio  lost races/claim  places off",
+  );
   for (const runs of RUNS) {
-    const most = runs === RUNS.at(-1) ? MOST_SECONDS : SECONDS;
-    const { claims, lost } = await measure(runs, most);
-    const seconds = (claims.at(-1)![0] - claims[0][0]) / 1000;
+    const isLast = runs === RUNS.at(-1);
+    const [floor] = runs > 1 ? rate(await measure(runs, runs, SECONDS + runs / 4)) : [undefined];
+    const report = await measure(runs, 1, isLast ? MOST_SECONDS : SECONDS + runs / 4);
+    const { claims, lost } = report;
+    const [shared, seconds] = rate(report);
     const distances = claims.map(([, place], rank) => Math.abs(place - rank));
     const distance = distances.reduce((sum, distance) => sum + distance, 0) / claims.length;
     const cells = [
       `${runs}`.padStart(4),
       `${claims.length}`.padStart(8),
       seconds.toFixed(1).padStart(8),
-      (claims.length / seconds).toFixed(0).padStart(9),
+      shared.toFixed(0).padStart(9),
+      (floor?.toFixed(0) ?? "").padStart(17),
+      (floor ? (shared / floor).toFixed(2) : "").padStart(6),
       (lost / claims.length).toFixed(3).padStart(17),
-      distance.toFixed(0).padStart(22),
+      distance.toFixed(0).padStart(11),
     ];
     console.log(cells.join(" "));
   }
