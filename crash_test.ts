@@ -83,7 +83,7 @@ function start(
   }
   const ended = new Promise<Ending>((resolve, reject) => {
     const timer = setTimeout(() => {
-      process.kill(child.pid!, "SIGKILL");
+      killAll([child.pid!]);
       reject(new Error(`\`${args.join(" ")}\` hangs; it has printed: ${output.slice(-5000)}`));
     }, deadline * 1000);
     child.on("error", reject);
@@ -94,7 +94,7 @@ function start(
   });
   ended.catch(() => {}); // whoever awaits it gets the error
   const kill = (signal: string) => { // not `child.kill`, with which Deno takes this for what ended it
-    if (child.exitCode === null && child.signalCode === null) process.kill(child.pid!, signal);
+    if (child.exitCode === null && child.signalCode === null) signalAll([child.pid!], signal);
   };
   return { pid: child.pid!, kill, ended };
 }
@@ -194,13 +194,15 @@ function processesWith(variable: string): number[] {
   });
 }
 
-function killAll(pids: number[]): void {
+function signalAll(pids: number[], signal: string): void {
   for (const pid of pids) {
     try {
-      process.kill(pid, "SIGKILL");
+      process.kill(pid, signal);
     } catch { /* it has ended */ }
   }
 }
+
+const killAll = (pids: number[]) => signalAll(pids, "SIGKILL");
 
 /** Waits until `holds`, for some seconds. */
 async function until(holds: () => boolean, what: string, seconds = 20): Promise<void> {
