@@ -80,13 +80,16 @@ export type {
 };
 
 /** A value to come. Its parts are deferred values too, and calling one defers the call. */
-export type Deferred<T> = { readonly [MARK]: T } & Parts<T> & Call<T>;
+export type Deferred<T> = Marked<T> & Parts<NonNullable<T>> & Call<NonNullable<T>>;
+
+/** What marks a deferred value. */
+export type Marked<T> = { readonly [MARK]: T };
 
 /** The deferred parts of a `T`. Mapped over a key parameter, as a primitive would map to itself. */
 export type Parts<T, K extends keyof T = keyof T> = 0 extends 1 & T
   // deno-lint-ignore no-explicit-any
   ? { readonly [key: string]: Deferred<any> } & ((...args: any[]) => Deferred<any>)
-  : { readonly [P in K]: Deferred<T[P]> };
+  : { readonly [P in K]-?: Deferred<T[P]> };
 
 /** The deferred call of a `T`, if it is a function; of the overloads of one, the last four count. */
 export type Call<T> = T extends {
@@ -95,14 +98,12 @@ export type Call<T> = T extends {
   (...args: infer C): infer R;
   (...args: infer D): infer S;
 } ? Signature<A, P> & Signature<B, Q> & Signature<C, R> & Signature<D, S>
-  : T extends { (...args: infer A): infer P; (...args: infer B): infer Q }
-    ? Signature<A, P> & Signature<B, Q>
-  : T extends (...args: infer A) => infer P ? (...args: Inputs<A>) => Deferred<Awaited<P>>
   : unknown;
 
-/** One signature of an overloaded function; `unknown[]` stands for one that it does not have. */
-export type Signature<A extends readonly unknown[], R> = unknown[] extends A ? unknown
-  : (...args: Inputs<A>) => Deferred<Awaited<R>>;
+/** One signature of a function. TypeScript repeats the first for those that it does not have. */
+export type Signature<A extends readonly unknown[], R> = (
+  ...args: Inputs<A>
+) => Deferred<Awaited<R>>;
 
 /** Any class. */
 // deno-lint-ignore no-explicit-any
@@ -113,17 +114,13 @@ export type Construction<C> = C extends {
   new (...args: infer A): unknown;
   new (...args: infer B): unknown;
   new (...args: infer D): unknown;
-} ? Known<A> | Known<B> | Known<D>
-  : C extends new (...args: infer A) => unknown ? A
+} ? A | B | D
   : never;
-
-/** A signature that an overloaded constructor has. */
-export type Known<A> = unknown[] extends A ? never : A;
 
 /** What may be given for a `T`: the value, a deferred, or a value with deferreds in it. */
 export type Input<T> =
   | T
-  | Deferred<T>
+  | Marked<T>
   | (T extends Callable ? never : T extends object ? { [K in keyof T]: Input<T[K]> } : never);
 
 /** What may be given for the arguments `A` of a function. */
@@ -512,12 +509,15 @@ export function map<A, R>(
   items: Items<A>,
   options?: MapOptions,
 ): AsyncGenerator<Awaited<R>, void, void>;
-/** The same, with an item of each of two sources for each call. */
-export function map<A, B, R>(
-  call: (a: A, b: B) => R,
-  items: Items<A>,
-  others: Items<B>,
-  options?: MapOptions,
+/** The same, with an item of each of several sources for each call. */
+export function map<A extends unknown[], R>(
+  call: (...args: A) => R,
+  ...sources: [...{ [K in keyof A]: Items<A[K]> }, options: MapOptions]
+): AsyncGenerator<Awaited<R>, void, void>;
+/** The same, without options. */
+export function map<A extends unknown[], R>(
+  call: (...args: A) => R,
+  ...sources: { [K in keyof A]: Items<A[K]> }
 ): AsyncGenerator<Awaited<R>, void, void>;
 export function map<R>(
   call: Callable,

@@ -291,8 +291,8 @@ export function recover(
 ): boolean {
   const alive = new Map<string, boolean | undefined>();
   for (const { name } of [...system.readDirSync(`${directory}/running`)]) {
-    const [, id, other] = /^(.*)\.json@([^@+~]*)([+~].*)?$/s.exec(name) ?? [];
-    if (!id) continue;
+    const [, id, other] = /^(.+)\.json@((?:[\w-]+\.){3}[\w-]+)(?:[+~]\w*)?$/s.exec(name) ?? [];
+    if (!id) continue; // no file of ours
     const claim = `${directory}/running/${id}.json@${other}`;
     if (!alive.has(other)) {
       alive.set(other, isAlive(claim, other));

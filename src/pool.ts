@@ -236,7 +236,7 @@ abstract class Pool {
   async watch(runner: Runner, process: Deno.ChildProcess): Promise<void> {
     let printed = "";
     const print = (text: string, stream: Stream) => {
-      if (text) this.output(runner, text, stream);
+      if (text) this.try(() => this.output(runner, text, stream));
       printed = (printed + text).slice(-2000);
     };
     const read = async (stream: Stream) => {

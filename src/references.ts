@@ -5,7 +5,7 @@
  */
 
 import { compile } from "./steps.ts";
-import { fileUrl, system, within } from "./system.ts";
+import { fileUrl, pathOf, system, within } from "./system.ts";
 import type { Callable } from "./values.ts";
 
 /** The name of a global, `MODULE#EXPORT`, or the text of the function. */
@@ -113,14 +113,18 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
 
 function resolve(specifier: string, base: string): string {
   if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
-  const bun =
-    (globalThis as unknown as { Bun?: { resolveSync(from: string, to: string): string } }).Bun;
-  try {
-    if (bun) {
-      return fileUrl(bun.resolveSync(specifier, decodeURIComponent(new URL(".", base).pathname)));
-    }
-    return import.meta.resolve(specifier);
-  } catch {
-    return specifier;
+  const { Bun: bun, process } = globalThis as unknown as {
+    Bun?: { resolveSync(specifier: string, from: string): string };
+    process: typeof import("node:process");
+  };
+  const fromBase = () =>
+    bun?.resolveSync(specifier, pathOf(new URL(".", base).href)) ??
+      process.getBuiltinModule("node:module").createRequire(base).resolve(specifier);
+  const byImportMap = () => import.meta.resolve(specifier);
+  for (const way of bun ? [fromBase, byImportMap] : [byImportMap, fromBase]) {
+    try {
+      return fileUrl(way());
+    } catch { /* then in the other way */ }
   }
+  return specifier;
 }

@@ -60,7 +60,7 @@ async function runStep(
   await loadFunctions(args, session);
   const values = decode(args, results) as unknown[];
   const ref = call as { $step: number; path?: Path };
-  const [owner, callee] = typeof ref.$step !== "number" ? await load(call, session) : [
+  const [owner, callee] = typeof ref?.$step !== "number" ? await load(call, session) : [
     ref.path?.length && follow({ ...ref, path: ref.path.slice(0, -1) }, results),
     follow(ref, results),
   ];
@@ -156,7 +156,9 @@ async function importModule(path: string): Promise<Record<string, unknown>> {
 
 /** Evaluates the text of a function, with the exports of the session module in scope. */
 export function compile(source: string, session: Record<string, unknown> = {}): Callable {
-  return new Function(...Object.keys(session), `return (${source}\n)`)(...Object.values(session));
+  return new Function(...Object.keys(session), `"use strict"; return (${source}\n)`)(
+    ...Object.values(session),
+  );
 }
 
 /** The options of a program that runs as a task. */

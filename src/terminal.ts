@@ -19,6 +19,12 @@ export function isTerminal(stream: "stdin" | Stream): boolean {
   return isDevice && getBuiltinModule("node:tty").isatty(descriptors[stream]); // which Bun takes 10 ms to load
 }
 
+/** Whether there is a signal of that name; where there is a `Deno`, it knows by itself. */
+export function isSignal(name: string): boolean {
+  if (globalThis.Deno || /^SIG(INT|TERM|HUP)$/.test(name)) return true;
+  return name in nodeProcess().getBuiltinModule("node:os").constants.signals;
+}
+
 /** How wide the terminal is now. */
 export function columns(): number {
   if (globalThis.Deno) return Deno.consoleSize().columns || 80;
