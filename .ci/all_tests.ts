@@ -39,10 +39,11 @@ async function run(program: string, args: string[], env: Record<string, string> 
     for await (const text of stream.pipeThrough(new TextDecoderStream())) output += text;
   };
   const drained = Promise.all([read(process.stdout), read(process.stderr)]);
-  const { success } = await process.status;
+  const { success, signal } = await process.status;
   const patience = new Promise((resolve) => setTimeout(resolve, 2000));
   await Promise.race([drained, patience]); // what a test has left running may hold its output open
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  if (signal) output += `\nended by ${signal} after ${seconds} s; ${MINUTES} minutes are allowed\n`;
   // deno-lint-ignore no-control-regex
   return { success, output: output.replace(/\x1b\[[\d;]*m/g, ""), seconds };
 }
