@@ -467,6 +467,14 @@ export function types(): void {
     list: ["a", prepared.thing],
   });
   is<typeof nested, Deferred<number>>(true);
+  const optional = defer((): { a?: { b: string } | null } => ({})).a.b;
+  is<typeof optional, Deferred<string>>(true);
+  const matched = defer((text: string) => text.match(/x/), "x")[0];
+  is<typeof matched, Deferred<string>>(true);
+  const lengths = words.map((word) => word.length).length;
+  is<typeof lengths, Deferred<number>>(true);
+  const logged = defer(() => console).log(words, 1);
+  is<typeof logged, Deferred<void>>(true);
   const page = defer(URL, prepared.thing, "https://example.org/").searchParams.get("page");
   is<typeof page, Deferred<string | null>>(true);
   const parsed = defer(JSON.parse, "[]")[0].anything("goes");
@@ -516,6 +524,8 @@ export function types(): void {
   is<typeof texts, AsyncGenerator<string, void, void>>(true);
   const sums = map(fixture.addSlowly, [1], [2], { ordered: false });
   is<typeof sums, AsyncGenerator<number, void, void>>(true);
+  const zipped = map((a: number, b: string, c: boolean) => [a, b, c], [1], ["a"], new Set([true]));
+  is<typeof zipped, AsyncGenerator<(string | number | boolean)[], void, void>>(true);
   const inferred = map((x) => x * 2, [1, 2]);
   is<typeof inferred, AsyncGenerator<number, void, void>>(true);
   // @ts-expect-error: items are what the function takes
@@ -2289,6 +2299,8 @@ test("map() zips several sources, up to the end of the shortest", async () => {
   async function* items() {
     yield* ["a", "b", "c"];
   }
+  const three = map((a: number, b: string, c: boolean) => [a, b, c], [1, 2], "ab", [true, false]);
+  assert.deepEqual(await Array.fromAsync(three), [[1, "a", true], [2, "b", false]]);
   const repeated = map((text: string, count: number) => text.repeat(count), items(), [1, 2, 3], {
     processes: 1,
   });
