@@ -1,7 +1,7 @@
 /** The program that the crash tests start and kill: `host.ts ACTION DIRECTORY OPTIONS`. */
 import fs from "node:fs";
 import process from "node:process";
-import { defer, exec, type RunOptions, TaskList } from "../../mod.ts";
+import { defer, type RunOptions, TaskList } from "../../mod.ts";
 
 interface Options extends RunOptions {
   /** The file for what this program has seen: a line for each event, written at once. */
@@ -12,12 +12,16 @@ interface Options extends RunOptions {
   logFile?: string;
   /** What the program's own handlers of signals do. */
   handler?: "exit" | "stay";
+  /** What to repeat in each line of the report. */
+  tag?: string;
   /** Milliseconds that this program lives on after the run. */
   linger?: number;
 }
 
 const [action, directory, text = "{}"] = process.argv.slice(2);
-const { report, ids = [], log, logFile, handler, linger, ...options }: Options = JSON.parse(text);
+const { report, ids = [], log, logFile, handler, linger, tag, ...options }: Options = JSON.parse(
+  text,
+);
 
 const runner = process.env.FORREST_CRASH_RUNNER;
 if (runner) { // runners are started with this program, which traces them
@@ -26,7 +30,7 @@ if (runner) { // runners are started with this program, which traces them
 }
 
 function say(event: Record<string, unknown>): void {
-  fs.appendFileSync(report, `${JSON.stringify(event)}\n`);
+  fs.appendFileSync(report, `${JSON.stringify({ ...event, tag })}\n`);
 }
 
 async function schedule(): Promise<void> {
@@ -67,8 +71,7 @@ for (const name of handler ? ["SIGINT", "SIGTERM", "SIGHUP"] as const : []) {
 }
 try {
   if (action === "schedule") await schedule();
-  else if (action === "run") await run();
-  else say({ executed: await exec(directory) });
+  else await run();
 } catch (error) {
   say({ failed: `${error}` });
   process.exitCode = 1;
