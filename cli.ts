@@ -22,6 +22,7 @@ import {
   count,
   cut,
   duration,
+  isSignal,
   isTerminal,
   paint,
   printable,
@@ -151,7 +152,7 @@ already, in any state, is not added again.`,
       ["MODULE#EXPORT", "the function to call with a line, such as ./tasks.ts#resize"],
       ["FILE", "one argument a line [default: -, the standard input]"],
       ["PROGRAM", "the program to run for a line; as in GNU parallel, its words"],
-      ["", "may contain {} (the line), {.} (without extension), {/} (without"],
+      ["", "may have {} (the line), {.} (without extension), {/} (without"],
       ["", "directory), {//} (the directory), {/.} (neither), {#} (its"],
       ["", "number); without any of them the line comes last"],
     ],
@@ -376,7 +377,7 @@ async function help(name?: string): Promise<number> {
 
 function helpOfAll(): string {
   const rows = Object.entries(commands).map(([name, { brief }]): [string, string] => [name, brief]);
-  return `Run your loop in parallel. Each task is a file; the folder it lies in is its state.
+  return `Run your loop in parallel. Each task is a file; its folder is its state.
 
 Usage: forrest COMMAND DIR [options]
 
@@ -526,9 +527,10 @@ function runOptions(input: Input): RunOptions {
 /** The names that the options of `run()` have here. */
 function withOptionNames(message: string): string {
   const withDashes = (name: string) => name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+  const ofRun = /`(processes|autokill|retr\w+|max\w+|tasks\w+|concurrency)(: |`)/g;
   return message.replace(
-    /`(processes|autokill|retr\w+|max\w+|tasks\w+|concurrency)`/g,
-    (_, name) => `\`--${withDashes(name)}\``,
+    ofRun,
+    (_, name, end) => `\`--${withDashes(name)}${end === "`" ? end : " "}`,
   );
 }
 
@@ -624,6 +626,7 @@ class Stop {
 
   #listen(name: string, listener: () => void): void {
     try {
+      if (!isSignal(name)) throw new TypeError();
       system.addSignalListener(name as Deno.Signal, listener);
     } catch {
       throw new UsageError(
