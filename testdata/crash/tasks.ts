@@ -87,8 +87,8 @@ export async function violateMemory(): Promise<void> {
 export function exhaustMemory(): number {
   const status = fs.readFileSync("/proc/self/status", "utf8");
   const limit = (Number(/VmSize:\s*(\d+)/.exec(status)![1]) + 150_000) * 1024;
-  const { status } = spawnSync("prlimit", ["--pid", `${process.pid}`, `--as=${limit}`]);
-  if (status !== 0) process.abort(); // rather than to take all that the machine has
+  const limited = spawnSync("prlimit", ["--pid", `${process.pid}`, `--as=${limit}`]);
+  if (limited.status !== 0) process.abort(); // rather than to take all that the machine has
   const kept: unknown[] = [];
   while (kept.length < 100_000) kept.push(new Array(10_000).fill(kept.length + 0.5));
   return kept.length;
