@@ -95,7 +95,7 @@ function movePlainly(folder: string, names: string[]): void {
 }
 
 if (isWanted("fresh processes")) {
-  const count = 60;
+  const count = 200;
   const empty = path.join(scratch, "empty.ts");
   fs.writeFileSync(empty, `import ${JSON.stringify(module.href)};\n`);
   const input = "x\n".repeat(count);

@@ -36,7 +36,7 @@ import {
   RUNNER,
   shell,
   sleep,
-  spawn,
+  spawnGroup,
   type Stream,
   stringify,
   succeeds,
@@ -204,7 +204,7 @@ abstract class Pool {
     // a kept runner has its requests on another descriptor, so that no task can read them from stdin
     if (isApart) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
     const marker = `/${this.owner}.${runnersStarted++}/`;
-    const process = spawn(command, { FORREST_TASKS: environment("FORREST_TASKS") + marker });
+    const process = spawnGroup(command, { FORREST_TASKS: environment("FORREST_TASKS") + marker });
     const input = process.stdin.getWriter();
     const ignore = () => {}; // it is dead, and `lose` will follow
     const runner: Runner = {
@@ -299,7 +299,7 @@ abstract class Pool {
 
   /** Hands on what `tasks` yields; whatever happens, nothing of the run outlives it. */
   async *guard<R>(tasks: AsyncGenerator<R, void, void>): AsyncGenerator<R, void, void> {
-    const watchdog = spawn(["sh", "-c", `cat > /dev/null; ${KILL}`, `/${this.owner}.`]);
+    const watchdog = spawnGroup(["sh", "-c", `cat > /dev/null; ${KILL}`, `/${this.owner}.`]);
     const end = watchdog.stdin.getWriter(); // which the system closes if this process dies
     const release = beforeEnd(() => this.stop(), this.options.signal);
     if (this.options.signal?.aborted) this.stop();
