@@ -946,35 +946,39 @@ function suite(): void {
     screen.type("C-c");
   });
 
-  test(
-    "`NO_COLOR` is respected, and without it states are colored on a terminal",
-    inTerminal,
-    async () => {
+  for (const [setting, isColored] of [["", true], ["NO_COLOR=1 ", false]] as const) {
+    const name = isColored
+      ? "on a terminal states are colored"
+      : "nothing is colored if `NO_COLOR` is set";
+    test(name, inTerminal, async () => {
       using list = temporary();
       list.add("double", "1");
       list.forrest("run", "list");
       using screen = terminal(list, 80);
-      screen.type(`${list.command} list list`);
+      screen.type(`${setting}${list.command} list list`);
       await list.until(() => /done +1-/.test(screen.text()));
-      assert.ok(screen.text(true).includes("\x1b[32mdone"));
-      screen.type(`clear; NO_COLOR=1 ${list.command} list list; echo over`);
-      await list.until(() => /^over/m.test(screen.text()));
-      assert.ok(!screen.text(true).includes("\x1b[32m"));
-    },
-  );
+      assert.equal(screen.text(true).includes("\x1b[32mdone"), isColored);
+    });
+  }
 
-  test("`reset` asks on a terminal", inTerminal, async () => {
-    using list = temporary();
-    list.add("double", "1");
-    using screen = terminal(list, 80);
-    for (const [answer, isLeft] of [["n", true], ["y", false]] as const) {
-      screen.type(`clear; ${list.command} reset list`);
+  for (
+    const [answer, outcome, isLeft] of [["n", "Nothing was", true], [
+      "y",
+      "Removed",
+      false,
+    ]] as const
+  ) {
+    test(`\`reset\` asks on a terminal; the answer is ${answer}`, inTerminal, async () => {
+      using list = temporary();
+      list.add("double", "1");
+      using screen = terminal(list, 80);
+      screen.type(`${list.command} reset list`);
       await list.until(() => /\(1 todo, 0 running, 0 done, 0 fail\)\?/.test(screen.text()));
       screen.type(answer);
-      await list.until(() => /Nothing was removed|Removed `list`/.test(screen.text()));
+      await list.until(() => screen.text().includes(outcome));
       assert.equal(existsSync(list.file("list")), isLeft);
-    }
-  });
+    });
+  }
 }
 
 suite();
@@ -1065,7 +1069,6 @@ interface Project {
   forrest(...words: string[]): Result;
   /** The same, with something on its standard input. */
   forrestWith(input: string, ...words: string[]): Result;
-  /** Runs a line of shell in which `forrest` is the command. */
   shell(line: string): Result;
   start(...words: string[]): Started;
   /** Adds a task that calls a function of the module for each line. */
@@ -1106,8 +1109,8 @@ function temporary(name = "list"): Project {
     forrest: (...words) => forrestWith("", ...words),
     forrestWith,
     shell(line) {
-      const env = { ...options.env, PATH: `${dirname(command)}:${options.env.PATH}` };
-      return result(spawnSync("sh", ["-c", line], { ...options, env }));
+      writeFileSync(file("line.sh"), line); // as Deno rewrites its own name in what follows `sh -c`
+      return result(spawnSync("sh", ["line.sh"], options));
     },
     start(...words) {
       const child = spawn(command, [...first, ...words], { ...options, detached: true });

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { State } from "./files.ts";
+import { exists, type State } from "./files.ts";
 import { environment, isBundled, pathOf, type Stream, system, writeAll } from "./system.ts";
 
 type Process = typeof import("node:process");
@@ -52,10 +52,22 @@ export function write(stream: Stream, text: string): void {
 
 /** The words that start this program, for a person who wants to start it again. */
 export function program(): string {
-  if (isBundled) return "forrest";
-  const path = pathOf(new URL("../cli.ts", import.meta.url).href);
-  const near = path.startsWith(`${system.cwd()}/`) ? path.slice(system.cwd().length + 1) : path;
-  return `${globalThis.Deno ? "deno run -A" : "bun"} ${quote(near)}`;
+  if (isBundled) return wordFor("forrest");
+  const script = quote(nearby(pathOf(new URL("../cli.ts", import.meta.url).href)));
+  return globalThis.Deno ? `${wordFor("deno")} run -A ${script}` : `${wordFor("bun")} ${script}`;
+}
+
+/** The name of the program that runs, if a shell finds one of that name, or else its path. */
+function wordFor(name: string): string {
+  const isFound = environment("PATH").split(":").some((path) => exists(`${path}/${name}`));
+  const path = nearby(system.execPath());
+  return isFound ? name : quote(path.includes("/") ? path : `./${path}`);
+}
+
+/** A path as short as it can be from here. */
+function nearby(path: string): string {
+  const start = `${system.cwd()}/`;
+  return path.startsWith(start) ? path.slice(start.length) : path;
 }
 
 /** A word as a shell reads it back. */
