@@ -15,6 +15,7 @@ import path from "node:path";
 import process from "node:process";
 import { command, defer, map, TaskList } from "./mod.ts";
 import { decode, encode } from "./src/values.ts";
+import { compute, noop, wait } from "./testdata/bench.ts";
 
 const runtime = globalThis.Deno ? "Deno" : "Bun";
 const prefix = globalThis.Deno ? [process.execPath, "run", "-A"] : [process.execPath];
@@ -47,14 +48,18 @@ function row(name: string, ours: string, floor: string, ratio: number, bar: stri
 const perSecond = (count: number, time: number) => `${Math.round(count / time)}/s`;
 const isWanted = (name: string) => name.includes(pattern);
 
-const { compute, noop, wait } = await import(module.href);
-
 /** A new list of so many tasks that do nothing. */
-async function listOf(count: number, call = noop, ...args: unknown[]): Promise<TaskList> {
+async function listOf(
+  count: number,
+  call: (...args: never[]) => unknown = noop,
+  ...args: unknown[]
+): Promise<TaskList> {
   const tasks = new TaskList(path.join(scratch, `list${lists++}`));
   for (let begin = 0; begin < count; begin += 1000) {
     const length = Math.min(1000, count - begin);
-    await Promise.all(Array.from({ length }, () => tasks.schedule(defer(call, ...args))));
+    await Promise.all(
+      Array.from({ length }, () => tasks.schedule(defer(call, ...args as never[]))),
+    );
   }
   return tasks;
 }
@@ -213,22 +218,24 @@ function ms(time: number): string {
   return `${(time * 1000).toFixed(0)} ms`;
 }
 
+const pass = (value: unknown) => value;
+
 if (isWanted("building")) {
   const build = (count: number) =>
     seconds(() => {
-      let chain = defer(noop) as never;
-      for (let index = 0; index < count; index++) chain = defer(noop, chain) as never;
+      let chain: unknown = 0;
+      for (let index = 0; index < count; index++) chain = defer(pass, chain);
     });
   const [few, many] = [await build(100_000), await build(1_000_000)];
   row("building, a million defers", ms(many), ms(few * 10), many / few / 10, "linear");
   const tasks = new TaskList(path.join(scratch, "building"));
   const chained = async (count: number) => {
-    let chain = defer(noop) as never;
-    for (let index = 0; index < count; index++) chain = defer(noop, chain) as never;
-    return await seconds(() => tasks.schedule(chain));
+    let chain: unknown = 0;
+    for (let index = 0; index < count; index++) chain = defer(pass, chain);
+    return await seconds(() => tasks.schedule(chain as never));
   };
   const fanned = async (count: number) => {
-    const all = Array.from({ length: count }, (_, index) => defer(noop, index));
+    const all = Array.from({ length: count }, (_, index) => defer(pass, index));
     return await seconds(() => tasks.schedule(defer((list: unknown[]) => list.length, all)));
   };
   for (const [name, schedule] of Object.entries({ "chain": chained, "fan-in": fanned })) {

@@ -55,9 +55,12 @@ export interface Task<T = unknown> {
   errorValue?: unknown;
 }
 
-/** How a claim may be sealed; `keep` is for `fail` with the original, which was no task, beside it. */
-type Seal = "todo" | "done" | "fail" | "keep";
-const seals: readonly Seal[] = ["done", "fail", "todo", "keep"];
+/**
+ * How a claim may be sealed: by a state; by `again`, for `done` after it has failed; or by `keep`, for
+ * `fail` with the original, which was no task, beside it.
+ */
+type Seal = "todo" | "done" | "fail" | "again" | "keep";
+const seals: readonly Seal[] = ["done", "fail", "todo", "again", "keep"];
 
 let lastId = 0;
 const nonce = crypto.randomUUID().slice(0, 4);
@@ -68,7 +71,12 @@ export function newId(): string {
   return `${lastId}-${nonce}`;
 }
 
-export const exists = (path: string): boolean => succeeds(() => system.lstatSync(path));
+/** Whether there is something at `path`, be it a dangling link. */
+export function exists(path: string): boolean {
+  let found: unknown; // which is still undefined where lstatSync() does not throw
+  return succeeds(() => found = system.lstatSync(path)) && found !== undefined;
+}
+
 export const move = (from: string, to: string): boolean =>
   succeeds(() => system.renameSync(from, to));
 export const remove = (path: string): boolean => succeeds(() => system.removeSync(path));
@@ -180,7 +188,8 @@ export function record(
   const task = withOutcome(text, outcome);
   const attempts = Number(task.attempts ?? 1);
   const failed = task === outcome ? "keep" : attempts <= retries ? "todo" : "fail";
-  const seal = "returnValue" in outcome ? "done" : failed;
+  const done = /^ *"errorValue":/m.test(text) ? "again" : "done";
+  const seal = "returnValue" in outcome ? done : failed;
   try {
     return [publish(claim, seal, writeTask(task)), attempts];
   } catch (error) {
@@ -221,10 +230,10 @@ function publish(claim: string, seal: Seal, text: string): State {
 /** Ends what a seal began. It may be done again, and by anybody. */
 function finish(claim: string, seal: Seal): State {
   const { directory, id } = locate(claim);
-  const state = seal === "keep" ? "fail" : seal;
+  const state = seal === "keep" ? "fail" : seal === "again" ? "done" : seal;
   const target = `${directory}/${state}/${id}.json`;
   if (move(`${claim}+`, target)) syncFolder(`${directory}/${state}`);
-  if (state === "done") remove(`${directory}/fail/${id}.json`); // from where it was copied, to be retried
+  if (seal === "again") remove(`${directory}/fail/${id}.json`); // from where it was copied
   if (seal === "keep") move(`${claim}~keep`, `${target}.original`);
   else remove(`${claim}~${seal}`);
   return state;

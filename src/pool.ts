@@ -280,7 +280,12 @@ abstract class Pool {
     );
     const [runner] = free.sort((a, b) => a.held.size - b.held.size);
     if (!runner || runner.held.size >= room) return;
-    return runner.held.size && this.runners.size < processes ? undefined : runner;
+    return runner.held.size && this.running() < processes ? undefined : runner;
+  }
+
+  /** How many processes run tasks, or may get some: those that are only to exit do not count. */
+  running(): number {
+    return [...this.runners].filter(({ isEnded, held }) => !isEnded || held.size).length;
   }
 
   change(): void {
@@ -409,7 +414,7 @@ export class ListPool extends Pool {
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
       const free = isAlone ? undefined : this.leastBusy(concurrency);
-      if (id === undefined || (!free && this.runners.size >= processes)) {
+      if (id === undefined || (!free && this.running() >= processes)) {
         for (const runner of this.runners) {
           if (id === undefined || (isAlone && !runner.held.size)) runner.end();
         }
@@ -702,9 +707,7 @@ export class MapPool extends Pool {
     const room = Math.max(concurrency, this.depth());
     while (!this.isStopped && this.waiting.length) {
       const runner = this.leastBusy(room);
-      const isFull = processes
-        ? !runner && this.runners.size >= processes
-        : this.here >= concurrency;
+      const isFull = processes ? !runner && this.running() >= processes : this.here >= concurrency;
       if (isFull) return;
       const [key, args] = this.waiting.shift()!;
       if (!processes) this.callHere(key, args);
