@@ -274,7 +274,7 @@ async function main(words: string[]): Promise<number> {
     const isUsage = error instanceof UsageError;
     const isKnown = Object.hasOwn(commands, name);
     const hint = isUsage ? `See \`forrest ${isKnown ? `${name} -h` : "help"}\`.\n` : "";
-    write("stderr", `forrest${isKnown ? ` ${name}` : ""}: ${explain(error)}\n${hint}`);
+    write("stderr", `forrest${isKnown ? ` ${name}` : ""}: ${explain(error, rest[0])}\n${hint}`);
     return isUsage ? 2 : 1;
   }
 }
@@ -304,18 +304,19 @@ const REASONS: Record<string, string> = {
   EROFS: "it lies in a file system that can only be read",
   ENOSPC: FULL_DISK,
   EDQUOT: FULL_DISK,
-  ENOENT: "it does not exist",
+  ENOENT: "it, or its directory, does not exist",
   ENOTDIR: "a part of its path is a file",
   EISDIR: "it is a directory",
 };
 
-/** Says what happened, where, and what to do about it. */
-function explain(error: unknown): string {
+/** Says what happened, where (`directory`, if the error does not know), and what to do about it. */
+function explain(error: unknown, directory?: string): string {
   if (!(error instanceof Error)) return String(error);
-  const { code = "" } = error as { code?: string };
-  const [, path] = /['"]((?:\/|\.)[^'"]*)['"]/.exec(error.message) ?? [];
+  const { code = "", path: own } = error as { code?: string; path?: string };
   if (!Object.hasOwn(REASONS, code)) return error.message;
-  return `Cannot use ${path ? `\`${path}\`` : "a file"}: ${REASONS[code]} (${code})`;
+  const path = own ?? /['"]([^'"]+)['"]/.exec(error.message)?.[1];
+  const place = (path ?? directory ?? ".").replace(/(?<=\.json)@.*/s, "");
+  return `Cannot use \`${place}\`: ${REASONS[code]} (${code})`;
 }
 
 // -------------------------------------------------------------------------- words and options
@@ -496,7 +497,9 @@ async function run(input: Input): Promise<number> {
   }
   if (problem instanceof RangeError) throw new UsageError(withOptionNames(problem.message));
   const counts = tasks.count();
-  if (!isQuiet) write(out, `${summary(counts, done, failed.length, progress.elapsed())}\n`);
+  if (!isQuiet && (!problem || done || failed.length)) {
+    write(out, `${summary(counts, done, failed.length, progress.elapsed())}\n`);
+  }
   if (failed.length) write("stderr", failures(directory, failed, input));
   if (stop.reason || (counts.todo && !clock.mayStart())) {
     const reason = stop.reason || TIME_IS_OVER;
