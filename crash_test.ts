@@ -213,14 +213,15 @@ async function until(holds: () => boolean, what: string, seconds = 20): Promise<
   }
 }
 
+function commandOf(pid: number): string {
+  try {
+    return fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").slice(0, 200);
+  } catch {
+    return ""; // it has ended
+  }
+}
+
 async function allGone(mark: string, seconds = 8): Promise<void> {
-  const commandOf = (pid: number) => {
-    try {
-      return fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").slice(0, 200);
-    } catch {
-      return "";
-    }
-  };
   for (const end = Date.now() + seconds * 1000; survivors(mark).length; await pause(50)) {
     if (Date.now() < end) continue;
     const left = survivors(mark);
@@ -839,22 +840,43 @@ check(
   noProc,
   async () => {
     const notes = path.join(base, "neighbours");
-    const slow = (id: string, milliseconds: number): Call => ["slowNote", notes, id, milliseconds];
-    const directory = await newList({
-      a: slow("a", 300),
-      b: ["haveChildren", notes, "b"],
-      c: slow("c", 100),
-      d: slow("d", 1200),
-      e: slow("e", 1200),
-      f: slow("f", 100),
-    });
+    const ids = ["a", "c", "d", "e", "f", "g", "h", "i", "j"];
+    const slow = ids.map((id) => [id, ["slowNote", notes, id, 900]] as [string, Call]);
+    const directory = await newList(Object.fromEntries([
+      ["b", ["haveChildren", notes, "b"]],
+      ...slow,
+    ]));
     const options = { processes: 1, concurrency: 4, autokill: 2 };
     const seen = await startHost("run", directory, options).finished();
-    assert.deepEqual(idsIn(directory, "done"), ["a", "c", "d", "e", "f"]);
+    assert.deepEqual(idsIn(directory, "done"), ids);
     assert.deepEqual(idsIn(directory, "fail"), ["b"]);
-    assert.equal(stored(directory, "done", "d").attempts, 1);
     assert.match(seen.find(({ id }) => id === "b")!.error!, /killed after 2 s/);
+    assert.ok(linesOf(notes).length > ids.length + 1); // some were run again
+    for (const id of ids) assert.equal(stored(directory, "done", id).attempts, 1);
     assertLegal(directory);
+  },
+);
+
+check(
+  "autokill ends what has left the process group of a task at once, and not with the run",
+  noProc,
+  async () => {
+    const mark = newMark();
+    const notes = path.join(base, "at-once");
+    const directory = await newList({
+      a: ["haveChildren", notes, "a"],
+      b: ["slowNote", notes, "b", 900],
+      c: ["slowNote", notes, "c", 900],
+    });
+    const host = startHost("run", directory, { processes: 1, autokill: 1.5 }, {
+      env: { FORREST_MARK: mark },
+    });
+    await until(() => host.seen().some(({ id }) => id === "a"), "the task has failed");
+    const isChild = (pid: number) => /sleep 600|while :/.test(commandOf(pid));
+    await until(() => !survivors(mark).some(isChild), "its children are gone", 1);
+    assert.ok(!host.seen().some(({ id }) => id === "c"));
+    await host.finished();
+    assert.deepEqual(idsIn(directory, "done"), ["b", "c"]);
   },
 );
 
@@ -1622,6 +1644,83 @@ check("the claims of a run that lives are left to it", noProc, async () => {
   await allGone(mark);
   assertLegal(directory);
 });
+
+// What another run has done with a task in the meantime, and where the task is then.
+type Overtake = (directory: string, claim: string) => Promise<void> | void;
+const overtaken: [string, Overtake, Exclude<State, "running">][] = [
+  ["put back", (directory, claim) => fs.renameSync(claim, `${directory}/todo/a.json`), "todo"],
+  [
+    "finished",
+    async (directory, claim) => {
+      fs.renameSync(claim, `${directory}/todo/a.json`);
+      await runList(directory);
+    },
+    "done",
+  ],
+  [
+    "failed",
+    (directory, claim) => {
+      fs.rmSync(claim);
+      const failed = { steps: [{ value: 1 }], attempts: 1, errorValue: "first" };
+      fs.writeFileSync(`${directory}/fail/a.json`, JSON.stringify(failed));
+    },
+    "fail",
+  ],
+];
+for (const [verb, overtake, state] of overtaken) {
+  check(
+    `an outcome that comes after another run has ${verb} the task is discarded`,
+    false,
+    async () => {
+      const directory = newDirectory();
+      const notes = `${directory}-notes`;
+      await newList({ a: ["slowNote", notes, "a", 1000] }, directory);
+      const late = startHost("run", directory, { processes: 1 });
+      await until(() => linesOf(notes).length > 0, "the task has started");
+      const [claim] = namesIn(directory, "running");
+      await overtake(directory, `${directory}/running/${claim}`);
+      const first = fs.readFileSync(`${directory}/${state}/a.json`, "utf8");
+      if (state !== "todo") {
+        assert.equal(fs.readFileSync(`${directory}/${state}/a.json`, "utf8"), first);
+      }
+      await late.finished();
+      assertLegal(directory);
+      assert.deepEqual(idsIn(directory, state === "todo" ? "done" : state), ["a"]);
+    },
+  );
+}
+
+// How far a runner has come with the outcome of its task, when its run is told to end.
+const moments: [string, RegExp][] = [
+  ["written", /\+$/],
+  ["sealed", /~done$/],
+];
+for (const [verb, left] of moments) {
+  check(
+    `a run that is ended when an outcome is ${verb} leaves no task between two states`,
+    noStrace || noProc,
+    async () => {
+      for (const end of ["SIGTERM", "autokill", "SIGKILL"]) {
+        const directory = await newList({ a: ["note", log, "a"] });
+        const [call, nth] = left.test("+") ? ["fsync", 1] : ["rename", 1];
+        const words = [
+          ...["-o", "/dev/null", "-e", `trace=${call}`],
+          ...["-e", `inject=${call}:delay_exit=3000000:when=${nth}`],
+        ];
+        const options = end === "autokill" ? { autokill: 1.5 } : {};
+        const host = startTraced({ ...publishing, options }, directory, words);
+        await until(() => namesIn(directory, "running").some((name) => left.test(name)), verb);
+        if (end !== "autokill") host.kill(end);
+        await host.ended;
+        if (end === "SIGKILL") await runList(directory);
+        assertLegal(directory, "at rest", end);
+        const sealed = verb === "sealed" ? "done" : end === "autokill" ? "fail" : undefined;
+        const state = sealed ?? (end === "SIGTERM" ? "todo" : "done");
+        assert.deepEqual(idsIn(directory, state), ["a"], `${verb}, ${end}`);
+      }
+    },
+  );
+}
 
 check("a claim of a task that is done already is dropped", false, async () => {
   const owner = await deadOwner();
