@@ -40,13 +40,18 @@ const noStrace = spawnSync("strace", ["-o", "/dev/null", "true"]).status !== 0 &
 /** This runtime, with what it needs to start a program that may do everything. */
 const here = isDeno ? [process.execPath, "run", "--allow-all"] : [process.execPath];
 
-/** The two runtimes, this one and the one that is named in the environment or got from npm. */
+let runtimes: string[][] | undefined;
+
+/** Deno and Bun: this runtime, and the other as the environment names it or as npm has it. */
 function bothRuntimes(): string[][] {
-  const find = (name: string, version: string, print: string[]) =>
-    process.env[`FORREST_${name.toUpperCase()}`] ??
-      spawnSync("npx", ["--yes", `${name}@${version}`, ...print], { encoding: "utf8" }).stdout
-        .trim();
-  return isDeno
+  const find = (name: string, version: string, print: string[]) => {
+    const words = ["--yes", `${name}@${version}`, ...print];
+    const program = process.env[`FORREST_${name.toUpperCase()}`] ??
+      spawnSync("npx", words, { encoding: "utf8" }).stdout?.trim();
+    if (!program) assert.fail(`no ${name}: \`npx ${words.join(" ")}\` has not said where it is`);
+    return program;
+  };
+  return runtimes ??= isDeno
     ? [here, [find("bun", "1.4.5", ["-e", "console.log(process.execPath)"])]]
     : [[find("deno", "2.9.6", ["eval", "console.log(Deno.execPath())"]), "run", "-A"], here];
 }
@@ -1680,10 +1685,10 @@ for (const [verb, overtake, state] of overtaken) {
       const [claim] = namesIn(directory, "running");
       await overtake(directory, `${directory}/running/${claim}`);
       const first = fs.readFileSync(`${directory}/${state}/a.json`, "utf8");
+      await late.finished();
       if (state !== "todo") {
         assert.equal(fs.readFileSync(`${directory}/${state}/a.json`, "utf8"), first);
       }
-      await late.finished();
       assertLegal(directory);
       assert.deepEqual(idsIn(directory, state === "todo" ? "done" : state), ["a"]);
     },
