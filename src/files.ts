@@ -250,7 +250,9 @@ export function settle(claim: string): State | undefined {
 /** Puts a claimed task back as it was. */
 export function putBack(claim: string): boolean {
   const { directory, id } = locate(claim);
-  return settle(claim) === "running" && move(claim, `${directory}/todo/${id}.json`);
+  if (settle(claim) !== "running" || !move(claim, `${directory}/todo/${id}.json`)) return false;
+  if (exists(`${claim}+`)) remove(`${claim}+`); // the runner was killed while it wrote that
+  return true;
 }
 
 let identity: string | undefined;

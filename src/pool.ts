@@ -158,7 +158,8 @@ function allPermissions(): string[] {
 /** A process that runs tasks, as its pool sees it. */
 interface Runner {
   held: Map<string, { begun: Date; timer?: Timer }>; // its tasks by their keys, and their autokill
-  given: number; // how many tasks it ever got
+  given: number; // how many tasks it ever got,
+  last: string; // and the key of the last
   marker: string; // what the environment of all its descendants contains
   isEnded: boolean; // it gets no more
   isKilled: boolean;
@@ -210,11 +211,13 @@ abstract class Pool {
     const runner: Runner = {
       held: new Map(),
       given: 0,
+      last: "",
       marker,
       isEnded: false,
       isKilled: false,
       give(key, request) {
         runner.given++;
+        runner.last = key;
         runner.held.set(key, { begun: new Date() });
         input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
       },
@@ -555,7 +558,8 @@ export class ListPool extends Pool {
   }
 
   output(runner: Runner, text: string, stream: Stream): void {
-    const id = [...runner.held.keys()].map((claim) => locate(claim).id).join(",") || "-";
+    const claims = runner.held.size ? [...runner.held.keys()] : [runner.last];
+    const id = claims.map((claim) => locate(claim).id).join(",");
     if (this.log) this.write(id, text, "| ");
     if (this.options.onOutput) this.options.onOutput(text, stream, id);
     else if (!this.log) writeAll(system[stream], text);

@@ -272,5 +272,5 @@ export const NAMESPACE = `; n=$(readlink /proc/self/ns/pid | tr -dc 0-9)
   [ "$n" = 4026531836 ] || echo $n`;
 /** Kills every process with $0 in its environment, until there is none. */
 export const KILL =
-  `i=0; while [ $i -lt 100 ] && p=$(grep -lsFe "$0" /proc/[0-9]*/environ | cut -d/ -f3)
+  `i=0; while [ $i -lt 100 ] && p=$(grep -lsFe "$0" /proc/[0-9]*/environ | cut -d/ -f3) &&
   [ "$p" ]; do kill -9 $p 2>/dev/null; i=$((i+1)); sleep 0.02; done`;
