@@ -1033,6 +1033,13 @@ function factsOf(state: State, { attempts, started, runtime }: Stored): string {
 
 const TIME = "2026-11-20T20:00:00.000Z ".length; // at the beginning of each line of a log
 
+/** Whether a line of a log is about a task; a process that holds several prints for all of them. */
+function isAbout(line: string, id: string): boolean {
+  if (line.startsWith(`${id} `, TIME)) return true;
+  const [ids, ...printed] = line.slice(TIME).split(" | ");
+  return printed.length > 0 && ids.split(",").includes(id);
+}
+
 /** What the log of its list says that a task has printed. */
 async function outputOf(path: string): Promise<string> {
   const { directory, id } = locate(path);
@@ -1040,7 +1047,8 @@ async function outputOf(path: string): Promise<string> {
   if (!exists(log)) return "";
   const lines: string[] = [];
   for await (const line of linesOf(log, false)) {
-    if (line.startsWith(`${id} | `, TIME)) lines.push(line.slice(TIME + id.length + 3));
+    const at = line.indexOf(" | ", TIME);
+    if (at > 0 && isAbout(line, id)) lines.push(line.slice(at + 3));
   }
   return lines.join("\n");
 }
@@ -1053,7 +1061,7 @@ async function logs(input: Input): Promise<number> {
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
   if (id !== undefined && !pathOfTask(directory, id)) await notInList(directory, id);
   for await (const line of linesOf(log, false)) {
-    if (id === undefined || line.startsWith(`${id} `, TIME)) write("stdout", `${line}\n`);
+    if (id === undefined || isAbout(line, id)) write("stdout", `${line}\n`);
   }
   return 0;
 }

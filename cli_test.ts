@@ -37,6 +37,11 @@ export function talk(text: string) {
   console.error("whispered " + text);
   return { text };
 }
+export async function talkTwice(text: string) {
+  await nap("0.5");
+  console.log("begun " + text);
+  await nap("0.5");
+}
 export const refuseOdd = (text: string) => Number(text) % 2 ? refuse(text) : "even";
 export async function nap(seconds: string) {
   await new Promise((resolve) => setTimeout(resolve, Number(seconds) * 1000));
@@ -830,6 +835,17 @@ function suite(): void {
     assert.match(one, /whispered this/);
     assert.doesNotMatch(one, /that/);
     assert.equal(list.forrest("logs", "list", "thsi").code, 2);
+  });
+
+  test("`logs` of a task has what its process printed while it held several", () => {
+    using list = temporary();
+    list.add("talkTwice", "this", "that");
+    list.forrest("run", "list", "-j1", "--concurrency", "2");
+    for (const id of list.ids("done")) {
+      const { stdout } = list.forrest("logs", "list", id);
+      assert.match(stdout, new RegExp(`begun ${id.slice(0, 4)}$`, "m"));
+      assert.match(list.forrest("show", "list", id).stdout, /It printed:\n(.*\n)*begun/);
+    }
   });
 
   // --------------------------------------------------------------------------------- changing
