@@ -157,7 +157,7 @@ function allPermissions(): string[] {
 
 /** A process that runs tasks, as its pool sees it. */
 interface Runner {
-  held: Map<string, { begun: Date; timer?: Timer }>; // its tasks by their keys, and their autokill
+  held: Map<string, { begun?: Date; timer?: Timer }>; // its tasks by their keys, and their autokill
   given: number; // how many tasks it ever got,
   last: string; // and the key of the last
   marker: string; // what the environment of all its descendants contains
@@ -178,6 +178,8 @@ abstract class Pool {
   problem: unknown; // what ends the run
   wake = (): void => {}; // tells the consumer that something has changed
   longestAnswer = 10_000; // characters
+  answered = 0;
+  firstAnswer = 0; // when it came, in milliseconds
 
   constructor(readonly options: Options) {}
 
@@ -218,7 +220,7 @@ abstract class Pool {
       give(key, request) {
         runner.given++;
         runner.last = key;
-        runner.held.set(key, { begun: new Date() });
+        runner.held.set(key, {});
         input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
       },
       end() {
@@ -284,6 +286,12 @@ abstract class Pool {
     const [runner] = free.sort((a, b) => a.held.size - b.held.size);
     if (!runner || runner.held.size >= room) return;
     return runner.held.size && this.running() < processes ? undefined : runner;
+  }
+
+  /** How many tasks take a runner some milliseconds: so many may wait with it, to save it a wait. */
+  depth(): number {
+    const perMillisecond = this.answered / (performance.now() - this.firstAnswer);
+    return Math.min(64, Math.floor(8 * perMillisecond / Math.max(1, this.options.processes)));
   }
 
   /** How many processes run tasks, or may get some: those that are only to exit do not count. */
@@ -412,11 +420,12 @@ export class ListPool extends Pool {
   }
 
   fill(): void {
-    const { processes, concurrency, tasksPerProcess, autokill } = this.options;
+    const { processes, concurrency, tasksPerProcess } = this.options;
     while (this.finished.length < 1000 && this.mayStart()) {
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
-      const free = isAlone ? undefined : this.leastBusy(concurrency);
+      const room = Math.max(concurrency, Math.min(8, this.depth()));
+      const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         for (const runner of this.runners) {
           if (id === undefined || (isAlone && !runner.held.size)) runner.end();
@@ -432,9 +441,7 @@ export class ListPool extends Pool {
       if (!claim) continue;
       const runner = free ?? this.start([this.directory], textOf(claim), isAlone);
       runner.give(claim, claim);
-      if (autokill < 2 ** 31 / 1000) {
-        runner.held.get(claim)!.timer = setTimeout(() => this.kill(runner, claim), autokill * 1000);
-      }
+      this.begin(runner);
       if (isAlone || runner.given >= tasksPerProcess) runner.end();
     }
   }
@@ -471,8 +478,10 @@ export class ListPool extends Pool {
       ? stateOf(this.directory, id)
       : exists(`${this.directory}/${state}/${id}.json`);
     if (!isFiled) return false;
+    if (!this.answered++) this.firstAnswer = performance.now();
     clearTimeout(runner.held.get(claim)!.timer);
     runner.held.delete(claim);
+    this.begin(runner);
     this.settled(claim, state, attempts as number);
     return true;
   }
@@ -480,7 +489,7 @@ export class ListPool extends Pool {
   lose(runner: Runner, error: Error): void {
     for (const [claim, { begun }] of runner.held) {
       const isOverdue = this.overdue.delete(claim);
-      const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
+      const isToBlame = begun && (isOverdue || (!runner.isKilled && runner.given === 1));
       const state = settle(claim);
       if (state !== "running") this.settled(claim, state);
       else if (isToBlame) this.fail(claim, begun, isOverdue ? this.timeout() : error);
@@ -527,6 +536,17 @@ export class ListPool extends Pool {
     this.change();
   }
 
+  /** Notes which of its tasks a runner is at by now, and when they are to be killed. */
+  begin(runner: Runner): void {
+    const { concurrency, autokill } = this.options;
+    for (const [claim, task] of [...runner.held].slice(0, concurrency)) {
+      if (task.begun) continue;
+      task.begun = new Date();
+      if (autokill > 2 ** 31 / 1000) continue; // no timer can wait for so long
+      task.timer = setTimeout(() => this.kill(runner, claim), autokill * 1000);
+    }
+  }
+
   kill(runner: Runner, claim: string): void {
     this.overdue.add(claim);
     runner.kill();
@@ -558,7 +578,8 @@ export class ListPool extends Pool {
   }
 
   output(runner: Runner, text: string, stream: Stream): void {
-    const claims = runner.held.size ? [...runner.held.keys()] : [runner.last];
+    const begun = [...runner.held.keys()].slice(0, this.options.concurrency);
+    const claims = begun.length ? begun : [runner.last];
     const id = claims.map((claim) => locate(claim).id).join(",");
     if (this.log) this.write(id, text, "| ");
     if (this.options.onOutput) this.options.onOutput(text, stream, id);
@@ -636,10 +657,8 @@ export async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[],
 export class MapPool extends Pool {
   waiting: [string, unknown[]][] = [];
   finished = new Map<string, [State, unknown]>();
-  read = 0; // how many items were read,
-  answered = 0; // and how many of them have a result,
-  yielded = 0; // which was given to the consumer
-  begun = 0; // when the first of them came
+  read = 0; // how many items were read, and
+  yielded = 0; // how many results the consumer got
   here = 0; // calls that run in this process
   isRead = false;
   override longestAnswer = Infinity;
@@ -700,12 +719,6 @@ export class MapPool extends Pool {
     this.wake();
   }
 
-  /** How many calls take a runner some milliseconds: so many may wait with it. */
-  depth(): number {
-    const perMillisecond = this.answered / (performance.now() - this.begun);
-    return Math.min(64, Math.floor(8 * perMillisecond / Math.max(1, this.options.processes)));
-  }
-
   fill(): void {
     const { processes, concurrency } = this.options;
     const room = Math.max(concurrency, this.depth());
@@ -744,7 +757,7 @@ export class MapPool extends Pool {
   }
 
   settled(key: string, state: State, value: unknown): void {
-    if (!this.answered++) this.begun = performance.now();
+    if (!this.answered++) this.firstAnswer = performance.now();
     this.finished.set(key, [state, value]);
   }
 
