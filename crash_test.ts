@@ -20,10 +20,14 @@ const all = !!process.env.FORREST_CRASH_ALL;
 const isDeno = "Deno" in globalThis;
 const base = fs.mkdtempSync(path.join(os.tmpdir(), "forrest-crash-"));
 
-after(() => {
+function cleanUp(): void {
   killAll(processesWith(`FORREST_CRASH=${base}`));
   fs.rmSync(base, { recursive: true, force: true });
-});
+}
+after(cleanUp);
+// which is not called if only some of the tests are run
+if (isDeno) globalThis.addEventListener("unload", cleanUp);
+else process.once("exit", cleanUp);
 
 /** Declares a test with time enough for a busy machine; `missing` says why it cannot run on this one. */
 function check(name: string, missing: string | false, behaves: () => Promise<void>): void {
