@@ -49,6 +49,8 @@ interface Option {
 
 interface Command {
   usage: string[];
+  /** How many words it takes, if not any number. */
+  most?: number;
   /** What the list of all commands says. */
   brief: string;
   about: string;
@@ -75,6 +77,7 @@ const LOG: Option = {
 
 const commands: Record<string, Command> = {
   run: {
+    most: 1,
     usage: ["DIR [options]"],
     brief: "run what waits in a list",
     about: "Run what waits in a task list. Started again, it goes on with what is left.",
@@ -122,6 +125,7 @@ const commands: Record<string, Command> = {
     action: run,
   },
   exec: {
+    most: 2,
     usage: ["TASK.json [OUT.json] [options]"],
     brief: "run one task, to debug it or for xargs",
     about: `Run one task and print its value. A task in the \`todo\` of a list is claimed, and
@@ -167,6 +171,7 @@ already, in any state, is not added again.`,
     action: add,
   },
   status: {
+    most: 1,
     usage: ["DIR [--watch]"],
     brief: "count the tasks in each state, also while they run",
     about: "Count the tasks in each state, and estimate the time left while they run.",
@@ -194,6 +199,7 @@ already, in any state, is not added again.`,
     action: show,
   },
   logs: {
+    most: 2,
     usage: ["DIR [ID] [--log FILE]"],
     brief: "print what tasks have printed",
     about: "Print what tasks have printed, and what happened to them when.",
@@ -211,6 +217,7 @@ already, in any state, is not added again.`,
     action: retry,
   },
   clean: {
+    most: 1,
     usage: ["DIR [--todo] [--done] [--fail] [--yes]"],
     brief: "remove tasks of some states",
     about: "Remove the tasks of the states named. Without any: all tasks, after a question.",
@@ -225,6 +232,7 @@ already, in any state, is not added again.`,
     action: clean,
   },
   reset: {
+    most: 1,
     usage: ["DIR [--yes]"],
     brief: "remove a list",
     about:
@@ -235,6 +243,7 @@ already, in any state, is not added again.`,
     action: reset,
   },
   report: {
+    most: 1,
     usage: ["DIR [-o FILE] [--trace FILE]"],
     brief: "write a page with a timeline and all failures",
     about: "Write a page with totals, a timeline, run times, and failures by their message.",
@@ -268,7 +277,10 @@ async function main(words: string[]): Promise<number> {
     if (name === "help" || name === "-h" || name === "--help") return await help(rest[0]);
     const chosen = await commandNamed(name);
     const input = await parse(chosen, rest);
-    return input.is("help") ? await help(name) : await chosen.action(input);
+    if (input.is("help")) return await help(name);
+    const surplus = input.words[chosen.most ?? Infinity];
+    if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
+    return await chosen.action(input);
   } catch (error) {
     if (error instanceof Raised) throw error.cause;
     const isUsage = error instanceof UsageError;

@@ -353,7 +353,10 @@ export class TaskList<T = unknown> {
 
   async #schedule(task: unknown, options: { metadata?: unknown; id?: string }): Promise<Scheduled> {
     const { metadata, id = newId() } = options;
-    if (id.length > 150 || !/^[^./\\\0][^/\\\0]*$/.test(id) || id.includes(".json@")) {
+    if (
+      typeof id !== "string" || id.length > 150 || !/^[^./\\\0][^/\\\0]*$/.test(id) ||
+      id.includes(".json@")
+    ) {
       const rule = "a file name of up to 150 characters that does not begin with a dot";
       throw new TypeError(`Cannot use \`${id}\` as an id: it must be ${rule}`);
     }
@@ -524,9 +527,15 @@ export function map<R>(
   ...rest: (Items<unknown> | MapOptions | undefined)[]
 ): AsyncGenerator<R, void, void> {
   refuseWhileImporting();
+  if (typeof call !== "function") {
+    throw new TypeError("The first argument of `map` must be a function");
+  }
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
   const sources = rest.filter(isSource) as Items<unknown>[];
+  if (!sources.length) {
+    throw new TypeError(`There is nothing to map: ${rest[0]} cannot be iterated`);
+  }
   const given = rest.find((item) => !isSource(item)) as MapOptions;
   const options = withDefaults({ ...given, tasksPerProcess: Infinity }, 0);
   const pool = new MapPool(call, new Error().stack, options, zip(sources));

@@ -111,6 +111,7 @@ export type Settings = {
 /** What a runner tells of a task; for a list, the detail is the number of attempts. */
 export type Answer = [key: string, state: State, detail: unknown];
 type Optional = "session" | "ids" | "onOutput" | "signal";
+const optional = ["session", "ids", "onOutput", "signal", "ordered"];
 type Options = Required<Omit<RunOptions, Optional>> & Pick<RunOptions, Optional> & MapOptions;
 
 /** The options with their defaults; throws if one is out of range. */
@@ -128,14 +129,23 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     maxCrashes: 3,
     mayStart: () => true,
     permissions: options.permissions ?? allPermissions(),
-    ...Object.fromEntries(given),
   };
+  const unknown = given.find(([name]) => !(name in checked) && !optional.includes(name));
+  if (unknown) throw new TypeError(`There is no option \`${unknown[0]}\``);
+  if (options.signal && !(options.signal instanceof AbortSignal)) {
+    throw new TypeError("Expected `signal` to be an AbortSignal");
+  }
   const check = (name: keyof Options, least: number, isWhole = true) => {
     const value = checked[name] as number;
     if (value >= least && (!isWhole || value === Infinity || Number.isInteger(value))) return;
     const kind = `a ${isWhole ? "whole " : ""}number from ${least} up`;
-    throw new RangeError(`Expected \`${name}\` to be ${kind}, got \`${value}\``);
+    throw new RangeError(
+      `Expected \`${name}\` to be ${kind}, got \`${
+        typeof value === "string" ? stringify(value) : value
+      }\``,
+    );
   };
+  Object.assign(checked, Object.fromEntries(given));
   check("processes", fewestProcesses);
   for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) check(name, 1);
   for (const name of ["retries", "maxFailures"] as const) check(name, 0);
@@ -254,7 +264,9 @@ abstract class Pool {
           start = text.lastIndexOf("\x1e", end);
           print(text.slice(0, start), stream);
           const answer = stream === "stdout" ? parseAnswer(text.slice(start + 1, end)) : undefined;
-          const isAnswer = answer && this.try(() => this.answer(runner, answer));
+          // the answers of a runner that was killed are for nobody
+          const isAnswer = answer &&
+            (runner.isKilled || this.try(() => this.answer(runner, answer)));
           if (!isAnswer) print(text.slice(start, end + 1), stream);
           text = text.slice(end + 1);
           start = text.indexOf("\x1e");
@@ -263,7 +275,7 @@ abstract class Pool {
         print(isAnswerToBe ? text.slice(0, start) : text, stream);
         text = isAnswerToBe ? text.slice(start) : "";
       }
-      print(text, stream);
+      if (!runner.isKilled || !text.startsWith("\x1e")) print(text, stream);
     };
     // a task may close its standard output, on which the runner would answer
     const drained = Promise.all([read("stdout").finally(() => runner.end()), read("stderr")]);
@@ -450,7 +462,8 @@ export class ListPool extends Pool {
     const claim = `${this.directory}/running/${id}.json@${this.owner}`;
     if (new TextEncoder().encode(`${id}.json@${this.owner}`).length > 240) {
       const text = `\`${id}.json\` is left in \`todo\`, as its name is too long\n`;
-      return this.log ? this.write(id, text) : writeAll(system.stderr, text);
+      this.write(id, text);
+      return writeAll(system.stderr, text);
     }
     // a network file system may say that a rename has failed when it has not
     if (!move(`${this.directory}/todo/${id}.json`, claim) && !exists(claim)) return this.goOn();
@@ -548,7 +561,12 @@ export class ListPool extends Pool {
   }
 
   kill(runner: Runner, claim: string): void {
-    this.overdue.add(claim);
+    for (const { timer } of runner.held.values()) clearTimeout(timer);
+    const { begun } = runner.held.get(claim)!;
+    const due = [...runner.held].filter(([, task]) => Number(task.begun) - Number(begun) < 100);
+    // one of several may have blocked the others: each is to show by itself whether it takes so long
+    if (due.length === 1) this.overdue.add(claim);
+    else for (const [claim] of due) this.alone.add(locate(claim).id);
     runner.kill();
     shell(KILL, runner.marker); // those who have left its process group
   }

@@ -33,6 +33,8 @@ export function stepsOf(text: string, path: string): Step[] {
   if (!Array.isArray(steps) || !steps.length) throw refuse("steps", "an array of at least one");
   for (const [index, step] of steps.entries()) {
     const isStep = step && typeof step === "object" && ("value" in step || "call" in step);
+    const surplus = isStep && Object.keys(step).find((key) => !/^(call|args|value)$/.test(key));
+    if (surplus) throw refuse(`steps[${index}]`, `a step, which has no \`${surplus}\``);
     if (!isStep) throw refuse(`steps[${index}]`, "an object with `call` and `args`, or `value`");
     if (!Array.isArray(step.args ?? [])) {
       throw refuse(`steps[${index}]`, "an object whose `args` are an array");

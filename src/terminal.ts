@@ -59,7 +59,14 @@ export function program(): string {
 
 /** The name of the program that runs, if a shell finds one of that name, or else its path. */
 function wordFor(name: string): string {
-  const isFound = environment("PATH").split(":").some((path) => exists(`${path}/${name}`));
+  const isThere = (path: string) => {
+    try {
+      return exists(`${path}/${name}`);
+    } catch {
+      return false; // in a directory that is not ours to read
+    }
+  };
+  const isFound = environment("PATH").split(":").some(isThere);
   const path = nearby(system.execPath());
   return isFound ? name : quote(path.includes("/") ? path : `./${path}`);
 }
