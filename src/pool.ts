@@ -139,11 +139,8 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     const value = checked[name] as number;
     if (value >= least && (!isWhole || value === Infinity || Number.isInteger(value))) return;
     const kind = `a ${isWhole ? "whole " : ""}number from ${least} up`;
-    throw new RangeError(
-      `Expected \`${name}\` to be ${kind}, got \`${
-        typeof value === "string" ? stringify(value) : value
-      }\``,
-    );
+    const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
+    throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
   };
   Object.assign(checked, Object.fromEntries(given));
   check("processes", fewestProcesses);
