@@ -1205,6 +1205,10 @@ function terminal(list: Project, width: number): Terminal {
       env: { ...environment(), TERM: "xterm-256color", LC_ALL: "C.UTF-8", PS1: "$ " },
     }).stdout;
   tmux("-u", "new-session", "-d", "-x", `${width}`, "-y", "50", "-c", list.file("."), "sh");
+  for (let tries = 0; tries < 100; tries++) { // what is typed before its prompt would be mixed with it
+    if (tmux("capture-pane", "-p").trim()) break;
+    spawnSync("sleep", ["0.1"]);
+  }
   return {
     type: (text) =>
       void (text === "C-c" ? tmux("send-keys", text) : tmux("send-keys", "-l", `${text}\n`)),
