@@ -53,7 +53,7 @@ import {
   zip,
 } from "./src/pool.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
-import { isKnown, refer } from "./src/references.ts";
+import { refer, see } from "./src/references.ts";
 import { run } from "./src/runner.ts";
 import {
   type CommandOptions,
@@ -156,10 +156,10 @@ export function defer(call: URL, ...args: unknown[]): Deferred<any>;
 /** Defers plain data. */
 export function defer<T>(value: T): Deferred<T>;
 export function defer(call: unknown, ...args: unknown[]): unknown {
-  const stack = typeof call !== "function" || isKnown(call) ? undefined : new Error().stack;
   if (partOf(call) && !args.length) return call;
+  if (typeof call === "function" && !partOf(call)) see(call as Callable);
   const isCall = typeof call === "function" || (call instanceof URL && call.hash);
-  return deferred(isCall ? newStep(partOf(call) ?? call, args, stack) : newStep(undefined, [call]));
+  return deferred(isCall ? newStep(partOf(call) ?? call, args) : newStep(undefined, [call]));
 }
 
 function deferred(step: Step, path: Path = []): unknown {
@@ -211,7 +211,7 @@ export async function evaluate<T>(task: Deferred<T> | T): Promise<T> {
 }
 
 /** A function in the steps of a task, and where what stands for it is to be put. */
-type Place = { into: Record<string, unknown>; key: string; call: Callable; stack?: string };
+type Place = { into: Record<string, unknown>; key: string; call: Callable };
 
 /** The steps of a task in the order in which they were made, and the functions in them. */
 function build(task: unknown): [Step[], Place[]] {
@@ -230,14 +230,14 @@ function build(task: unknown): [Step[], Place[]] {
     functions.push({ into, key: "$function", call });
     return into;
   };
-  for (const [{ call, args, stack }, into] of stored) { // which also visits what is added meanwhile
+  for (const [{ call, args }, into] of stored) { // which also visits what is added meanwhile
     if (call === undefined) {
       into.value = encode(args[0], "value", leaf);
       continue;
     }
     into.call = undefined; // so that it comes first in the file
     if (typeof call === "function") {
-      functions.push({ into, key: "call", call: call as Callable, stack });
+      functions.push({ into, key: "call", call: call as Callable });
     } else {into.call = typeof call === "string" || call instanceof URL
         ? `${call}`
         : link(call as Part);}
@@ -363,7 +363,7 @@ export class TaskList<T = unknown> {
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
-    const name = async ({ into, key, call, stack }: Place) => into[key] = await refer(call, stack);
+    const name = async ({ into, key, call }: Place) => into[key] = await refer(call);
     await Promise.all(functions.map(name));
     const text = writeTask({ steps, ...stored });
     const answer = await new Promise<() => boolean>((done) => {
@@ -538,7 +538,8 @@ export function map<R>(
   }
   const given = rest.find((item) => !isSource(item)) as MapOptions;
   const options = withDefaults({ ...given, tasksPerProcess: Infinity }, 0);
-  const pool = new MapPool(call, new Error().stack, options, zip(sources));
+  see(call);
+  const pool = new MapPool(call, options, zip(sources));
   return pool.guard(pool.results() as AsyncGenerator<R, void, void>);
 }
 

@@ -682,7 +682,6 @@ export class MapPool extends Pool {
 
   constructor(
     readonly callee: Callable,
-    readonly stack: string | undefined,
     options: Options,
     readonly source: AsyncGenerator<unknown[], void, void>,
   ) {
@@ -717,7 +716,7 @@ export class MapPool extends Pool {
   async readAll(): Promise<void> {
     const { processes, concurrency } = this.options;
     try {
-      if (processes) this.reference = await refer(this.callee, this.stack);
+      if (processes) this.reference = await refer(this.callee);
       for await (const args of this.source) {
         this.waiting.push([`${this.read++}`, args]);
         this.change();

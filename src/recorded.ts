@@ -11,13 +11,13 @@ import { type Path, pathText } from "./values.ts";
 export const MARK: unique symbol = Symbol.for("forrest.deferred") as never;
 
 /** A call with its arguments; steps are numbered as they are made, which is an order to run them in. */
-export type Recorded = { order: number; call: unknown; args: unknown[]; stack?: string };
+export type Recorded = { order: number; call: unknown; args: unknown[] };
 /** A part of what a step gives. */
 export type Part = { step: Recorded; path: Path };
 
 /** Records a step. */
-export function newStep(call: unknown, args: unknown[], stack?: string): Recorded {
-  return { order: shared.steps++, call, args, stack };
+export function newStep(call: unknown, args: unknown[]): Recorded {
+  return { order: shared.steps++, call, args };
 }
 
 /** What a deferred value records; undefined for any other value. */

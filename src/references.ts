@@ -14,17 +14,20 @@ export type Reference = string | { source: string };
 /** What each function is stored as, or will be. */
 const known = new WeakMap<object, Promise<Reference>>();
 
-/** Whether it was found out before how `call` is stored. */
-export function isKnown(call: object): boolean {
-  return known.has(call);
-}
-
 /** The functions that a module exports or imports: by identity, or by name for the main module. */
 const modules = new Map<string, Promise<Map<unknown, string>>>();
+/** The stack of where each function was first seen: to take one takes 20 µs, so it is done once. */
+const stacks = new WeakMap<object, string>();
+
+/** Notes from where `call` is known, if it is seen for the first time. */
+export function see(call: Callable): void {
+  if (!stacks.has(call)) stacks.set(call, new Error().stack ?? "");
+}
 
 /** Says how a runner finds `call`: by a global's name, by module and export, or by its text. */
-export function refer(call: Callable, stack = new Error().stack): Promise<Reference> {
-  if (!known.has(call)) known.set(call, findReference(call, stack ?? ""));
+export function refer(call: Callable): Promise<Reference> {
+  see(call);
+  if (!known.has(call)) known.set(call, findReference(call, stacks.get(call)!));
   return known.get(call)!;
 }
 
