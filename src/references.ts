@@ -5,7 +5,7 @@
  */
 
 import { compile } from "./steps.ts";
-import { fileUrl, pathOf, system, within } from "./system.ts";
+import { fileUrl, nodeProcess, pathOf, system, within } from "./system.ts";
 import type { Callable } from "./values.ts";
 
 /** The name of a global, `MODULE#EXPORT`, or the text of the function. */
@@ -116,13 +116,12 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
 
 function resolve(specifier: string, base: string): string {
   if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
-  const { Bun: bun, process } = globalThis as unknown as {
+  const { Bun: bun } = globalThis as unknown as {
     Bun?: { resolveSync(specifier: string, from: string): string };
-    process: typeof import("node:process");
   };
   const fromBase = () =>
     bun?.resolveSync(specifier, pathOf(new URL(".", base).href)) ??
-      process.getBuiltinModule("node:module").createRequire(base).resolve(specifier);
+      nodeProcess().getBuiltinModule("node:module").createRequire(base).resolve(specifier);
   const byImportMap = () => import.meta.resolve(specifier);
   for (const way of bun ? [fromBase, byImportMap] : [byImportMap, fromBase]) {
     try {

@@ -163,7 +163,8 @@ function handlerOf(name: "SIGINT" | "SIGTERM" | "SIGHUP"): () => boolean {
 type Emitter = Pick<EventTarget, "addEventListener" | "removeEventListener">;
 
 type Process = typeof import("node:process");
-function nodeProcess(): Process {
+/** The `process` of Node, which Bun has, and Deno where it is asked for. */
+export function nodeProcess(): Process {
   return (globalThis as unknown as { process: Process }).process;
 }
 

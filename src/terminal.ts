@@ -5,10 +5,16 @@
  */
 
 import { exists, type State } from "./files.ts";
-import { environment, isBundled, pathOf, type Stream, system, writeAll } from "./system.ts";
+import {
+  environment,
+  isBundled,
+  nodeProcess,
+  pathOf,
+  type Stream,
+  system,
+  writeAll,
+} from "./system.ts";
 
-type Process = typeof import("node:process");
-const nodeProcess = () => (globalThis as unknown as { process: Process }).process;
 const descriptors = { stdin: 0, stdout: 1, stderr: 2 };
 
 /** Whether a person is at the other end. */
