@@ -621,6 +621,7 @@ const publishingMany: Stage = {
   ...publishing,
   options: { processes: 1, tasksPerProcess: 10 },
 };
+const publishingTogether: Stage = { ...publishing, options: { processes: 1, concurrency: 2 } };
 
 let dead: Promise<string> | undefined;
 
@@ -641,7 +642,17 @@ function deadOwner(): Promise<string> {
 /** A list with everything that a run may leave when it is killed. */
 async function leftovers(): Promise<string> {
   const owner = await deadOwner();
-  const ids = ["claimed", "written", "sealed", "published", "failed", "kept", "again", "back"];
+  const ids = [
+    "claimed",
+    "written",
+    "torn",
+    "sealed",
+    "published",
+    "failed",
+    "kept",
+    "again",
+    "back",
+  ];
   const directory = await newList(Object.fromEntries(ids.map((id) => [id, ["note", log, id]])));
   const at = (id: string, suffix: string) => `${directory}/running/${id}.json@${owner}${suffix}`;
   for (const id of ids) fs.renameSync(`${directory}/todo/${id}.json`, at(id, ""));
@@ -651,6 +662,8 @@ async function leftovers(): Promise<string> {
   const seal = (id: string, state: string) => fs.renameSync(at(id, ""), at(id, `~${state}`));
   fs.writeFileSync(at("written", "+"), `{"steps":[{"val`);
   fs.writeFileSync(at("unscheduled", "+"), `{"steps":[{"val`);
+  fs.writeFileSync(at("torn", "+"), `{"steps":[{"val`); // by a power failure
+  seal("torn", "done");
   outcome("sealed", { returnValue: "from before" });
   seal("sealed", "done");
   outcome("published", { returnValue: "from before" }, `${directory}/done/published.json`);
@@ -673,7 +686,7 @@ const recovering: Stage = {
   prepare: leftovers,
   verify(directory, seen, context) {
     assertKept(directory, seen, context);
-    const done = ["again", "back", "claimed", "published", "sealed", "written"];
+    const done = ["again", "back", "claimed", "published", "sealed", "torn", "written"];
     assert.deepEqual(idsIn(directory, "done"), done, context);
     assert.deepEqual(idsIn(directory, "fail"), ["failed", "kept"], context);
     for (const id of ["sealed", "published"]) {
@@ -705,6 +718,7 @@ for (const [does, stage] of stages) {
 const runnerStages: [string, Stage][] = [
   ["a runner", publishing],
   ["a kept runner", publishingMany],
+  ["a runner of several tasks", publishingTogether],
   ["the runner of a task that is tried again", retrying],
 ];
 for (const [name, stage] of runnerStages) {
@@ -756,8 +770,8 @@ check(
     assert.deepEqual(changesIn(trace, directory), [
       "open /running/a.json@+",
       "write /running/a.json@+",
-      "fsync /running/a.json@+",
       "rename /running/a.json@ /running/a.json@~done",
+      "fsync /running/a.json@+",
       "rename /running/a.json@+ /done/a.json",
       "fsync /done",
       "unlink /running/a.json@~done",
@@ -1700,22 +1714,20 @@ for (const [verb, overtake, state] of overtaken) {
 }
 
 // How far a runner has come with the outcome of its task, when its run is told to end.
-const moments: [string, RegExp][] = [
-  ["written", /\+$/],
-  ["sealed", /~done$/],
+const moments: [string, RegExp, string][] = [
+  ["written", /\+$/, "rename:delay_enter=3000000:when=1"],
+  ["sealed", /~done$/, "fsync:delay_exit=3000000:when=1"],
+  ["synced", /~done$/, "rename:delay_enter=3000000:when=2"],
 ];
-for (const [verb, left] of moments) {
+for (const [verb, left, delay] of moments) {
   check(
     `a run that is ended when an outcome is ${verb} leaves no task between two states`,
     noStrace || noProc,
     async () => {
       for (const end of ["SIGTERM", "autokill", "SIGKILL"]) {
         const directory = await newList({ a: ["note", log, "a"] });
-        const [call, nth] = left.test("+") ? ["fsync", 1] : ["rename", 1];
-        const words = [
-          ...["-o", "/dev/null", "-e", `trace=${call}`],
-          ...["-e", `inject=${call}:delay_exit=3000000:when=${nth}`],
-        ];
+        const call = delay.split(":")[0];
+        const words = ["-o", "/dev/null", "-e", `trace=${call}`, "-e", `inject=${delay}`];
         const options = end === "autokill" ? { autokill: 1.5 } : {};
         const host = startTraced({ ...publishing, options }, directory, words);
         await until(() => namesIn(directory, "running").some((name) => left.test(name)), verb);
@@ -1723,7 +1735,7 @@ for (const [verb, left] of moments) {
         await host.ended;
         if (end === "SIGKILL") await runList(directory);
         assertLegal(directory, "at rest", end);
-        const sealed = verb === "sealed" ? "done" : end === "autokill" ? "fail" : undefined;
+        const sealed = verb !== "written" ? "done" : end === "autokill" ? "fail" : undefined;
         const state = sealed ?? (end === "SIGTERM" ? "todo" : "done");
         assert.deepEqual(idsIn(directory, state), ["a"], `${verb}, ${end}`);
       }

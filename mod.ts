@@ -22,16 +22,14 @@
  * @module
  */
 
+import "./src/bundled.ts";
+import { idsIn, newId, newOwner, recover } from "./src/claims.ts";
 import {
   ASIDE,
   exists,
-  idsIn,
   locate,
   move,
-  newId,
-  newOwner,
   readTask,
-  recover,
   remove,
   type State,
   stateOf,
@@ -52,16 +50,11 @@ import {
   withDefaults,
   zip,
 } from "./src/pool.ts";
+import type { CommandOptions } from "./src/programs.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
 import { refer, see } from "./src/references.ts";
 import { run } from "./src/runner.ts";
-import {
-  type CommandOptions,
-  refuseWhileImporting,
-  runSteps,
-  type Step,
-  stepsOf,
-} from "./src/steps.ts";
+import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
 import { fileUrl, pathOf, type Stream, system, Watched, writeAll } from "./src/system.ts";
 import { type Callable, encode, type Path } from "./src/values.ts";
 

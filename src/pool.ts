@@ -4,17 +4,14 @@
  * @module
  */
 
+import { idsIn, lease, newOwner, recover } from "./claims.ts";
 import {
   exists,
-  idsIn,
-  lease,
   locate,
   move,
-  newOwner,
   putBack,
   readTask,
   record,
-  recover,
   remove,
   settle,
   type State,
@@ -22,21 +19,17 @@ import {
   type Task,
   textOf,
 } from "./files.ts";
+import { beforeEnd, KILL, killGroup, shell, spawnGroup } from "./processes.ts";
+import { deathOf, isEndOfJob } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
-import { deathOf, isEndOfJob } from "./steps.ts";
 import {
-  beforeEnd,
   environment,
   fileUrl,
   isBundled,
-  KILL,
-  killGroup,
   parse,
   pathOf,
   RUNNER,
-  shell,
   sleep,
-  spawnGroup,
   type Stream,
   stringify,
   succeeds,
@@ -168,6 +161,7 @@ interface Runner {
   given: number; // how many tasks it ever got,
   last: string; // and the key of the last
   marker: string; // what the environment of all its descendants contains
+  start: { command: string[]; directory: string }; // how and where it was started
   isEnded: boolean; // it gets no more
   isKilled: boolean;
   give(key: string, request: unknown): void;
@@ -187,6 +181,8 @@ abstract class Pool {
   longestAnswer = 10_000; // characters
   answered = 0;
   firstAnswer = 0; // when it came, in milliseconds
+  spare?: Runner; // has been started ahead of its task
+  maySpare = true;
 
   constructor(readonly options: Options) {}
 
@@ -198,7 +194,7 @@ abstract class Pool {
   abstract fill(): void;
   abstract output(runner: Runner, text: string, stream: Stream): void;
 
-  /** Starts a process that runs this module, in a process group of its own. */
+  /** A new runner, or the spare one if that was started in the same way. */
   start(access: string[], firstTask: string, isAlone = false): Runner {
     const { session, retries, permissions, tasksPerProcess } = this.options;
     const concurrency = isAlone ? 1 : this.options.concurrency;
@@ -210,11 +206,30 @@ abstract class Pool {
       concurrency,
       descriptor: isApart ? 3 : 0,
     };
-    const command = [...runnerCommand(permissions, access, firstTask), RUNNER, stringify(settings)];
+    const command = runnerCommand(stringify(settings), permissions, access, firstTask);
     // a kept runner has its requests on another descriptor, so that no task can read them from stdin
     if (isApart) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
+    const start = { command, directory: system.cwd() };
+    const { spare } = this;
+    this.spare = undefined;
+    if (spare && stringify(spare.start) === stringify(start)) return spare;
+    spare?.kill();
+    return this.spawn(start);
+  }
+
+  /** Starts a runner ahead of its task, if tasks are so short that this helps, and hides its start. */
+  prepare(): void {
+    const time = (performance.now() - this.firstAnswer) * this.options.processes / this.answered;
+    const last = [...this.runners].at(-1);
+    if (this.maySpare && !this.spare && last && time < 200) this.spare = this.spawn(last.start);
+  }
+
+  /** Starts a process that runs this module, in a process group of its own. */
+  spawn(start: Runner["start"]): Runner {
     const marker = `/${this.owner}.${runnersStarted++}/`;
-    const process = spawnGroup(command, { FORREST_TASKS: environment("FORREST_TASKS") + marker });
+    const process = spawnGroup(start.command, {
+      FORREST_TASKS: environment("FORREST_TASKS") + marker,
+    });
     const input = process.stdin.getWriter();
     const ignore = () => {}; // it is dead, and `lose` will follow
     const runner: Runner = {
@@ -222,6 +237,7 @@ abstract class Pool {
       given: 0,
       last: "",
       marker,
+      start,
       isEnded: false,
       isKilled: false,
       give(key, request) {
@@ -281,6 +297,7 @@ abstract class Pool {
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.runners.delete(runner);
+    if (runner === this.spare) [this.spare, this.maySpare] = [undefined, false];
     for (const { timer } of runner.held.values()) clearTimeout(timer);
     this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
     this.change();
@@ -290,7 +307,7 @@ abstract class Pool {
   leastBusy(room: number): Runner | undefined {
     const { processes, tasksPerProcess } = this.options;
     const free = [...this.runners].filter((runner) =>
-      !runner.isEnded && runner.given < tasksPerProcess
+      !runner.isEnded && runner !== this.spare && runner.given < tasksPerProcess
     );
     const [runner] = free.sort((a, b) => a.held.size - b.held.size);
     if (!runner || runner.held.size >= room) return;
@@ -305,7 +322,9 @@ abstract class Pool {
 
   /** How many processes run tasks, or may get some: those that are only to exit do not count. */
   running(): number {
-    return [...this.runners].filter(({ isEnded, held }) => !isEnded || held.size).length;
+    const isRunning = (runner: Runner) =>
+      runner !== this.spare && (!runner.isEnded || runner.held.size > 0);
+    return [...this.runners].filter(isRunning).length;
   }
 
   change(): void {
@@ -433,12 +452,14 @@ export class ListPool extends Pool {
     while (this.finished.length < 1000 && this.mayStart()) {
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
-      const room = Math.max(concurrency, Math.min(8, this.depth()));
+      const room = Math.max(concurrency, Math.min(16, this.depth()));
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         for (const runner of this.runners) {
           if (id === undefined || (isAlone && !runner.held.size)) runner.end();
+          if (id === undefined && runner === this.spare) runner.kill();
         }
+        if (id !== undefined && tasksPerProcess === 1) this.prepare();
         return;
       }
       if (this.again.length) this.again.pop();
@@ -514,7 +535,8 @@ export class ListPool extends Pool {
   fail(claim: string, begun: Date, error: Error): void {
     const [started, runtime] = [begun.toISOString(), (Date.now() - Number(begun)) / 1000];
     const outcome = { started, runtime, errorValue: encodeThrown(error) };
-    this.settled(claim, ...record(claim, textOf(claim), outcome, this.options.retries));
+    const { state, attempts } = record(claim, textOf(claim), outcome, this.options.retries);
+    this.settled(claim, state, attempts);
   }
 
   timeout(): Error {
@@ -611,11 +633,18 @@ export class ListPool extends Pool {
 }
 
 /** The command that starts a runner: this runtime with this module, or a compiled program itself. */
-function runnerCommand(permissions: string[], access: string[], firstTask: string): string[] {
+function runnerCommand(
+  settings: string,
+  permissions: string[],
+  access: string[],
+  firstTask: string,
+): string[] {
   const program = system.execPath();
-  if (isBundled) return [program];
+  if (isBundled) return [program, RUNNER, settings];
   const runner = new URL("./runner.ts", import.meta.url).href;
-  if (!globalThis.Deno) return [program, pathOf(runner)];
+  // to require is faster than to import, for which Bun starts threads
+  const required = `import.meta.require(${stringify(pathOf(runner))}).serve(${settings})`;
+  if (!globalThis.Deno) return [program, "-e", required];
   // Deno takes import map, packages and lock file from beside its main module, so it is given one that
   // would lie in the task's project. It never gets there, as the runner exits in the preloaded module.
   const module = /"call": ?"(file:[^"#]*)/.exec(firstTask)?.[1] ?? system.mainModule;
@@ -624,9 +653,9 @@ function runnerCommand(permissions: string[], access: string[], firstTask: strin
   // that it could import by a literal name needs no permission to be read.
   const modules = isUnlimited(permissions) ? [] : [...firstTask.matchAll(/"call": ?("[^"#]*)#/g)];
   const start = [
-    `import ${stringify(runner)}`,
+    `import { serve } from ${stringify(runner)}`,
     ...modules.map(([, module]) => `() => import(${module}")`),
-    `await globalThis[Symbol.for("forrest")].serve()`,
+    `await serve(${settings})`,
   ];
   const preload = `data:text/javascript,${encodeURIComponent(start.join(";"))}`;
   const flags = isUnlimited(permissions) ? permissions : withAccess(permissions, access);

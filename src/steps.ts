@@ -4,17 +4,7 @@
  * @module
  */
 
-import {
-  fileUrl,
-  parse,
-  pathOf,
-  shared,
-  sleep,
-  spawn,
-  type Stream,
-  stringify,
-  system,
-} from "./system.ts";
+import { fileUrl, parse, pathOf, shared, stringify } from "./system.ts";
 import { type Callable, decode, follow, type Path } from "./values.ts";
 
 /** A step of a task file: a call with its arguments, or a value. */
@@ -28,12 +18,13 @@ export function stepsOf(text: string, path: string): Step[] {
   } catch (error) {
     throw new SyntaxError(`Cannot read the task \`${path}\`: ${(error as Error).message}`);
   }
+  const known = ["call", "args", "value"];
   const refuse = (place: string, wanted: string) =>
     new TypeError(`Cannot run the task \`${path}\`: \`${place}\` must be ${wanted}`);
   if (!Array.isArray(steps) || !steps.length) throw refuse("steps", "an array of at least one");
   for (const [index, step] of steps.entries()) {
     const isStep = step && typeof step === "object" && ("value" in step || "call" in step);
-    const surplus = isStep && Object.keys(step).find((key) => !/^(call|args|value)$/.test(key));
+    const surplus = isStep && Object.keys(step).find((key) => !known.includes(key));
     if (surplus) throw refuse(`steps[${index}]`, `a step, which has no \`${surplus}\``);
     if (!isStep) throw refuse(`steps[${index}]`, "an object with `call` and `args`, or `value`");
     if (!Array.isArray(step.args ?? [])) {
@@ -116,13 +107,14 @@ async function load(call: unknown, session?: string): Promise<[unknown, unknown]
   if (typeof call !== "string") {
     throw new TypeError(`\`call\` is ${stringify(call)}, not a function's name`);
   }
-  const [, module, name] = /^(.*)#([^#]*)$/s.exec(call) ?? [];
-  const path = module === undefined ? call.split(".") : [name];
+  const hash = call.lastIndexOf("#");
+  const module = hash < 0 ? undefined : call.slice(0, hash);
+  const path = module === undefined ? call.split(".") : [call.slice(hash + 1)];
   let owner: unknown;
   let value: unknown = module === undefined
     ? globalThis
     : module === "forrest"
-    ? ownFunctions
+    ? (await import("./programs.ts")).ownFunctions // here, as few need it
     : await importModule(module);
   for (const key of path) {
     owner = value;
@@ -150,10 +142,18 @@ async function importModule(path: string): Promise<Record<string, unknown>> {
   const place = url.startsWith("file:") ? pathOf(url) : url; // as it stands in a stack
   shared.importing.add(place);
   try {
+    preload(place);
     return await import(url);
   } finally {
     shared.importing.delete(place);
   }
+}
+
+/** Loads a module without the threads that `import()` starts in Bun, where that is possible. */
+function preload(place: string): void {
+  try {
+    (import.meta as { require?: (place: string) => unknown }).require?.(place);
+  } catch { /* `import()` waits for what is asynchronous, and throws what was thrown */ }
 }
 
 /** Evaluates the text of a function, with the exports of the session module in scope. */
@@ -161,56 +161,4 @@ export function compile(source: string, session: Record<string, unknown> = {}): 
   return new Function(...Object.keys(session), `"use strict"; return (${source}\n)`)(
     ...Object.values(session),
   );
-}
-
-/** The options of a program that runs as a task. */
-export interface CommandOptions {
-  /** Give the words, joined by spaces, to a shell. @default {false} */
-  shell?: boolean;
-}
-
-/** What `forrest#NAME` stands for in a task file. */
-const ownFunctions = { command: runProgram };
-
-async function runProgram(argv: string[], { shell = false }: CommandOptions = {}): Promise<string> {
-  const process = spawn(shell ? ["sh", "-c", argv.join(" ")] : argv);
-  process.stdin.getWriter().close().catch(() => {});
-  const read = async (stream: Stream) => {
-    const decoder = new TextDecoder();
-    let text = "";
-    for await (const chunk of process[stream]) {
-      text += decoder.decode(chunk, { stream: true });
-      if (stream === "stderr") system.stderr.writeSync(chunk);
-    }
-    return text;
-  };
-  const [status, stdout, stderr] = await Promise.all([
-    process.status,
-    read("stdout"),
-    read("stderr"),
-  ]);
-  if (status.success) return stdout;
-  if (isEndOfJob(status)) await sleep(500); // this process is to end as well, and the task to go back
-  const error = deathOf(`\`${argv.join(" ")}\``, status, stdout + stderr);
-  throw Object.assign(error, { code: status.code, signal: status.signal });
-}
-
-/** Whether a process has died of a signal with which batch systems end all processes of a job at once. */
-export function isEndOfJob({ signal }: Deno.CommandStatus): boolean {
-  return /^SIG(TERM|INT|HUP|QUIT)$/.test(signal ?? "");
-}
-
-/** The error of a process that died of itself. */
-export function deathOf(
-  what: string,
-  { signal, code }: Deno.CommandStatus,
-  printed: string,
-): Error {
-  const isUnsettled = code === 0 || /Top-level await promise never resolved/.test(printed);
-  const ended =
-    "ended before it: the task called `exit()`, or waits for a promise that nothing will settle";
-  const how = signal ? `was killed by ${signal}` : isUnsettled ? ended : `exited with code ${code}`;
-  const last = printed.trim() && `. It last printed:\n${printed.trim().slice(-2000)}`;
-  const error = new Error(`${what} ${how}${last}`);
-  return Object.assign(error, { stack: `Error: ${error.message}` });
 }

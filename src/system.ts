@@ -1,6 +1,5 @@
 /**
- * What forrest asks of the system: `Deno`, or the same calls made from `node:` built-ins, and the few
- * things that no runtime offers, done by a shell.
+ * What forrest asks of the system: `Deno`, or the same calls made from `node:` built-ins.
  *
  * @module
  */
@@ -11,7 +10,7 @@ export const system: typeof Deno = globalThis.Deno ?? systemOfNode();
 /** Where a process writes. */
 export type Stream = "stdout" | "stderr";
 
-/** The first argument of a process that is to be a runner. */
+/** The first argument of a compiled program that is to be a runner. */
 export const RUNNER = "forrest-runner";
 
 /** Captured, as a task may replace them. */
@@ -27,7 +26,7 @@ export const isBundled = !import.meta.url.endsWith("/src/system.ts") ||
   !!(system.build as { standalone?: boolean }).standalone;
 
 /** What all copies of forrest in one process share. */
-export const shared: { steps: number; importing: Set<string>; serve?: () => Promise<never> } =
+export const shared: { steps: number; importing: Set<string> } =
   (globalThis as Record<symbol, never>)[Symbol.for("forrest")] ??= {
     steps: 0,
     importing: new Set(),
@@ -35,7 +34,7 @@ export const shared: { steps: number; importing: Set<string>; serve?: () => Prom
 
 /** The URL of a path; an absolute URL or another specifier stays as it is. */
 export function fileUrl(path: string): string {
-  if (/^[a-z][a-z+.-]+:/i.test(path)) return path;
+  if (path.startsWith("file:") || /^[a-z][a-z+.-]+:/i.test(path)) return path;
   const url = new URL("file:///");
   const isAbsolute = /^([A-Z]:)?[\\/]/i.test(path);
   url.pathname = (isAbsolute ? path : `${system.cwd()}/${path}`).replaceAll("%", "%25");
@@ -85,30 +84,6 @@ export async function within<T>(milliseconds: number, promise: Promise<T>): Prom
   return await Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** Starts a program, with pipes. */
-export function spawn(command: string[], options: Deno.CommandOptions = {}): Deno.ChildProcess {
-  const [program, ...args] = command;
-  const pipes = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
-  return new system.Command(program, { args, ...pipes, ...options }).spawn();
-}
-
-/** Starts a program in a process group of its own, with pipes. */
-export function spawnGroup(command: string[], env?: Record<string, string>): Deno.ChildProcess {
-  // for `detached`, Deno copies its page tables, and stands still for 3 ms
-  hasSetsid ??= !!globalThis.Deno && succeeds(() => system.lstatSync("/usr/bin/setsid"));
-  if (hasSetsid) return spawn(["/usr/bin/setsid", ...command], { env });
-  return spawn(command, { env, detached: true } as Deno.CommandOptions);
-}
-
-let hasSetsid: boolean | undefined;
-
-/** Kills a process and all that it has started and that has not left its group. */
-export function killGroup(pid: number): void {
-  try {
-    system.kill(-pid, "SIGKILL");
-  } catch { /* none of it is left */ }
-}
-
 /** A promise that knows whether anybody waits for it. */
 export class Watched<T> extends Promise<T> {
   seen = false;
@@ -118,124 +93,95 @@ export class Watched<T> extends Promise<T> {
   }
 }
 
-/** Runs a few lines of shell: it can look at and kill other processes where no runtime can. */
-export function shell(script: string, arg: string): string {
-  const { stdout } = new system.Command("sh", { args: ["-c", script, arg] }).outputSync();
-  return new TextDecoder().decode(stdout).trim().replace(/[^\w-]+/g, "_");
-}
-
-/** Calls `stop` before the program ends by `exit()` or by a signal, which then does what it does. */
-export function beforeEnd(stop: () => void, signal?: AbortSignal): () => void {
-  const undo: (() => void)[] = [];
-  const release = () => undo.splice(0).forEach((remove) => remove());
-  const listen = (target: Emitter, event: string) => {
-    target.addEventListener(event, stop);
-    undo.push(() => target.removeEventListener(event, stop));
-  };
-  listen(globalThis.Deno ? globalThis : exitOfNode(), globalThis.Deno ? "unload" : "exit");
-  if (signal) listen(signal, "abort");
-  for (const name of signal ? [] : ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    const isHandled = handlerOf(name);
-    const listener = () => {
-      stop();
-      release();
-      if (!isHandled()) system.kill(system.pid, name);
-    };
-    system.addSignalListener(name, listener);
-    undo.push(() => system.removeSignalListener(name, listener));
-  }
-  return release;
-}
-
-let caught: number | undefined;
-
-/** Whether the program itself handles a signal; on Deno, whether it did when this was first asked. */
-function handlerOf(name: "SIGINT" | "SIGTERM" | "SIGHUP"): () => boolean {
-  if (!globalThis.Deno) return () => nodeProcess().listenerCount(name) > 0;
-  try {
-    const signals = /SigCgt:\s*(\w+)/.exec(system.readTextFileSync("/proc/self/status"))!;
-    caught ??= Number.parseInt(signals[1].slice(-8), 16);
-  } catch { /* not on Linux, or not permitted: then it does not, as far as we know */ }
-  const bit = { SIGHUP: 0, SIGINT: 1, SIGTERM: 14 }[name];
-  return () => ((caught ?? 0) >> bit & 1) === 1;
-}
-
-type Emitter = Pick<EventTarget, "addEventListener" | "removeEventListener">;
-
 type Process = typeof import("node:process");
 /** The `process` of Node, which Bun has, and Deno where it is asked for. */
 export function nodeProcess(): Process {
   return (globalThis as unknown as { process: Process }).process;
 }
 
-function exitOfNode(): Emitter {
-  const process = nodeProcess();
-  const [on, off] = [process.on.bind(process), process.off.bind(process)];
-  return { addEventListener: on, removeEventListener: off } as unknown as Emitter;
-}
-
+/** The calls of `Deno` that forrest uses, made from what Bun and Node have. */
 function systemOfNode(): typeof Deno {
   const process = nodeProcess();
-  const fs = process.getBuiltinModule("node:fs");
-  const childProcess = () => process.getBuiltinModule("node:child_process"); // late: it costs milliseconds
-  type Done<T> = (error: Error | null, value?: T) => void;
-  const promise = <T>(action: (done: Done<T>) => void) =>
+  const fs = () => process.getBuiltinModule("node:fs"); // late, as it takes Bun 2 ms
+  const [encoder, chunk] = [new TextEncoder(), 8192];
+  let libc: Record<string, (...args: unknown[]) => number> | undefined | null = null;
+  /** Makes a system call where that can be done without `node:fs`: gives -1 if it fails. */
+  const call = (name: string, ...args: unknown[]): number | undefined => {
+    if (libc === null) libc = libcOfBun();
+    const isText = (item: unknown) => typeof item === "string";
+    if (args.some((item) => isText(item) && `${item}`.includes("\0"))) return;
+    return libc?.[name](...args.map((item) => isText(item) ? encoder.encode(`${item}\0`) : item));
+  };
+  /** The same; what fails is tried by `node:fs`, which says what is wrong. */
+  const attempt = (otherwise: () => number | void, name: string, ...args: unknown[]): number => {
+    const result = call(name, ...args) ?? -1;
+    return result < 0 ? otherwise() ?? 0 : result;
+  };
+  const promise = <T>(action: (done: (error: Error | null, value?: T) => void) => void) =>
     new Promise<T>((resolve, reject) =>
       action((error, value) => error ? reject(error) : resolve(value!))
     );
-  const file = (fd: number) => ({
-    readSync: (bytes: Uint8Array) => fs.readSync(fd, bytes),
-    read: (bytes: Uint8Array) =>
-      promise<number>((done) => fs.read(fd, bytes, 0, bytes.length, null, done)),
-    writeSync: (bytes: Uint8Array) => fs.writeSync(fd, bytes),
-    syncSync: () => fs.fsyncSync(fd),
-    sync: () => promise<void>((done) => fs.fsync(fd, done)),
-    close: () => fs.closeSync(fd),
-    [Symbol.dispose]: () => fs.closeSync(fd),
-  });
-  const open = (path: string, options: Deno.OpenOptions = {}) => {
-    if (path.startsWith("/dev/fd/")) return file(+path.slice(8)); // a socket, which cannot be opened
-    return file(fs.openSync(path, options.append ? "a" : options.write ? "w" : "r"));
+  const file = (fd: number) => {
+    const close = () => void attempt(() => fs().closeSync(fd), "close", fd);
+    return {
+      readSync: (bytes: Uint8Array) =>
+        attempt(() => fs().readSync(fd, bytes), "read", fd, bytes, bytes.length),
+      read: (bytes: Uint8Array) =>
+        promise<number>((done) => fs().read(fd, bytes, 0, bytes.length, null, done)),
+      writeSync: (bytes: Uint8Array) =>
+        attempt(() => fs().writeSync(fd, bytes), "write", fd, bytes, bytes.length),
+      syncSync() {
+        const result = call("fsync", fd);
+        if (result === undefined) fs().fsyncSync(fd);
+        else if (result < 0) throw new Error("EIO: cannot bring a file to disk, fsync"); // no second try
+      },
+      sync: () => promise<void>((done) => fs().fsync(fd, done)),
+      close,
+      [Symbol.dispose]: close,
+    };
   };
-  class Command {
-    constructor(readonly program: string, readonly options: Deno.CommandOptions) {}
-    outputSync() {
-      return childProcess().spawnSync(this.program, this.options.args);
-    }
-    spawn() {
-      const { args = [], env, detached } = this.options as Deno.CommandOptions & {
-        detached: boolean;
-      };
-      const options = { env: { ...process.env, ...env }, detached };
-      const child = childProcess().spawn(this.program, args, options);
-      child.on("error", () => {}); // reported below
-      if (!child.pid) throw new Error(`Cannot start \`${this.program}\`: there is no such program`);
-      child.stdin.on("error", () => {});
-      const status = promise((done) =>
-        child.on(
-          "exit",
-          (code, signal) => done(null, { code: code ?? 128, signal, success: code === 0 }),
-        )
-      );
-      const write = (bytes: Uint8Array) =>
-        promise<void>((done) => child.stdin.write(bytes, (error) => done(error ?? null)));
-      const close = () => promise<void>((done) => child.stdin.end(() => done(null)));
-      const stdin = { getWriter: () => ({ write, close }) };
-      return { pid: child.pid, stdin, stdout: child.stdout, stderr: child.stderr, status };
-    }
-  }
+  const open = (
+    path: string,
+    { append, write }: Deno.OpenOptions = {},
+  ): ReturnType<typeof file> => {
+    if (path.startsWith("/dev/fd/")) return file(+path.slice(8)); // a socket, which cannot be opened
+    const mode = append ? "a" : write ? "w" : "r";
+    const flags = 0o2000000 | { r: 0, w: 0o1101, a: 0o2101 }[mode]; // those of Linux, with O_CLOEXEC
+    const fd = attempt(() => fs().openSync(path, mode), "open", path, flags, 0o666);
+    if (fd > 2) return file(fd);
+    // a task has closed a standard stream: what it prints must not get into a file
+    fs().closeSync(fd);
+    fs().openSync("/dev/null", "r+");
+    return open(path, { append, write });
+  };
+  const readText = (path: string | URL): string => {
+    if (typeof path !== "string") return fs().readFileSync(path, "utf8");
+    using file = open(path);
+    const bytes = new Uint8Array(chunk);
+    const length = file.readSync(bytes);
+    if (length === chunk) return fs().readFileSync(path, "utf8");
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(0, length));
+  };
+  const remove = (path: string, options = { recursive: false }) => {
+    if (!fs().lstatSync(path).isDirectory()) fs().unlinkSync(path);
+    else if (options.recursive) fs().rmSync(path, options);
+    else fs().rmdirSync(path);
+  };
   return {
-    Command,
-    args: process.argv.slice(2),
+    get args() {
+      return process.argv.slice(2);
+    },
     build: { os: process.platform },
     pid: process.pid,
-    mainModule: process.argv[1] ? fileUrl(process.argv[1]) : import.meta.url,
+    get mainModule() {
+      return process.argv[1] ? fileUrl(process.argv[1]) : import.meta.url;
+    },
     env: { get: (name: string) => process.env[name] },
-    cwd: process.cwd,
-    chdir: process.chdir,
+    cwd: () => process.cwd(),
+    chdir: (path: string) => process.chdir(path),
     execPath: () => process.execPath,
-    exit: process.exit,
-    kill: process.kill,
+    exit: (code: number) => process.exit(code),
+    kill: (pid: number, signal: string) => process.kill(pid, signal),
     hostname: () => process.getBuiltinModule("node:os").hostname(),
     addSignalListener: process.on.bind(process),
     removeSignalListener: process.off.bind(process),
@@ -243,35 +189,41 @@ function systemOfNode(): typeof Deno {
     stdout: file(1),
     stderr: file(2),
     openSync: open,
-    renameSync: fs.renameSync, // to spread `fs` would load all of it, which takes 10 ms
-    lstatSync: (path: string) => fs.lstatSync(path, { throwIfNoEntry: false }), // errors cost 1 ms
-    statSync: fs.statSync,
-    mkdirSync: fs.mkdirSync,
-    chmodSync: fs.chmodSync,
-    realPathSync: fs.realpathSync,
-    readTextFileSync: (path: string | URL) => fs.readFileSync(path, "utf8"),
-    writeTextFileSync: fs.writeFileSync,
-    removeSync: (path: string, options = { recursive: false }) =>
-      !fs.lstatSync(path).isDirectory()
-        ? fs.unlinkSync(path)
-        : options.recursive
-        ? fs.rmSync(path, options)
-        : fs.rmdirSync(path),
-    readDirSync: (path: string) => fs.readdirSync(path).map((name) => ({ name })),
-    utimeSync: fs.utimesSync,
+    renameSync: (from: string, to: string) =>
+      attempt(() => fs().renameSync(from, to), "rename", from, to),
+    lstatSync: (path: string) => fs().lstatSync(path, { throwIfNoEntry: false }), // errors cost 1 ms
+    statSync: (path: string) => fs().statSync(path),
+    mkdirSync: (path: string, options: Deno.MkdirOptions) => fs().mkdirSync(path, options),
+    chmodSync: (path: string, mode: number) => fs().chmodSync(path, mode),
+    realPathSync: (path: string) => fs().realpathSync(path),
+    readTextFileSync: readText,
+    writeTextFileSync: (path: string, text: string) => fs().writeFileSync(path, text),
+    removeSync: (path: string, options?: { recursive: boolean }) =>
+      attempt(() => remove(path, options), "unlink", path),
+    readDirSync: (path: string) => fs().readdirSync(path).map((name) => ({ name })),
+    utimeSync: (path: string, read: Date, written: Date) => fs().utimesSync(path, read, written),
   } as unknown as typeof Deno;
 }
 
-type Timer = ReturnType<typeof setTimeout>;
+/** The few calls that a runner makes for a task, without the 2 ms that `node:fs` takes to load. */
+function libcOfBun(): Record<string, (...args: unknown[]) => number> | undefined {
+  const process = nodeProcess();
+  if (!("Bun" in globalThis) || process.platform !== "linux") return;
+  const returns = "int";
+  try {
+    const ffi = process.getBuiltinModule("bun:ffi" as "node:fs") as unknown as {
+      dlopen(name: string, calls: object): { symbols: ReturnType<typeof libcOfBun> };
+    };
+    return ffi.dlopen("libc.so.6", {
+      open: { args: ["ptr", "int", "int"], returns },
+      read: { args: ["int", "ptr", "usize"], returns },
+      write: { args: ["int", "ptr", "usize"], returns },
+      fsync: { args: ["int"], returns },
+      close: { args: ["int"], returns },
+      rename: { args: ["ptr", "ptr"], returns },
+      unlink: { args: ["ptr"], returns },
+    }).symbols;
+  } catch { /* there is another C library: then by `node:fs` */ }
+}
 
-/** When process $0 started, as a text that no other one with its id has had; `dead` if it is dead. */
-export const START = `if s=$(cat /proc/$0/stat 2>/dev/null); then set -- \${s##*) }
-  [ $1 = Z ] || [ $1 = X ] && echo dead || echo $(cut -c1-8 /proc/sys/kernel/random/boot_id)-\${20}
-  elif [ -d /proc/self ]; then echo dead; else ps -o lstart= -p $0 || echo dead; fi`;
-/** The namespace of process ids, if it is not the machine's own: process ids mean nothing outside. */
-export const NAMESPACE = `; n=$(readlink /proc/self/ns/pid | tr -dc 0-9)
-  [ "$n" = 4026531836 ] || echo $n`;
-/** Kills every process with $0 in its environment, until there is none. */
-export const KILL =
-  `i=0; while [ $i -lt 100 ] && p=$(grep -lsFe "$0" /proc/[0-9]*/environ | cut -d/ -f3) &&
-  [ "$p" ]; do kill -9 $p 2>/dev/null; i=$((i+1)); sleep 0.02; done`;
+type Timer = ReturnType<typeof setTimeout>;

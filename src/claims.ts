@@ -1,0 +1,125 @@
+/**
+ * Which tasks there are, whose they are, and what becomes of those whose owner is dead.
+ *
+ * @module
+ */
+
+import { exists, move, record, remove, settle, type State, textOf } from "./files.ts";
+import { KILL, NAMESPACE, shell, START } from "./processes.ts";
+import { environment, succeeds, system } from "./system.ts";
+import { encodeThrown } from "./values.ts";
+
+let lastId = 0;
+const nonce = crypto.randomUUID().slice(0, 4);
+
+/** A name that sorts after all before it, by the clock and, in this process, by the order. */
+export function newId(): string {
+  lastId = Math.max(lastId + 1, Date.now() * 1000);
+  return `${lastId}-${nonce}`;
+}
+
+/** Ids in order, and how many they are. */
+export type Ids = Iterable<string> & { readonly length: number };
+
+/** The ids of the tasks in a folder; for `running`, with the owners of their claims. */
+export function idsIn(directory: string, state: "running"): string[];
+/** The same, which for a very large folder is no array. */
+export function idsIn(directory: string, state: State): Ids;
+export function idsIn(directory: string, state: State): Ids {
+  const folder = `${directory}/${state}`;
+  const isLarge = globalThis.Deno && system.lstatSync(folder).size > 4e6; // some 100,000 names
+  if (isLarge && state !== "running") return idsInLarge(folder);
+  const pattern = state === "running" ? /^([^.].*\.json@[^@+~]*)$/s : /^([^.].*)\.json$/s;
+  const names = Array.from(system.readDirSync(folder), ({ name }) => name);
+  return names.flatMap((name) => pattern.exec(name)?.[1] ?? []).sort();
+}
+
+/** The same for a million names, for which Deno would take 5 s and 600 MB. */
+function idsInLarge(folder: string): Ids {
+  const args = ["-c", 'ls -f "$0" | LC_ALL=C sort | grep "^[^.].*\\.json$"', folder];
+  const { stdout } = new system.Command("sh", { args }).outputSync();
+  const decoder = new TextDecoder();
+  function* ids() {
+    for (let start = 0, end; (end = stdout.indexOf(10, start)) >= 0; start = end + 1) {
+      yield decoder.decode(stdout.subarray(start, end - ".json".length));
+    }
+  }
+  let length = 0;
+  for (let at = -1; (at = stdout.indexOf(10, at + 1)) >= 0;) length++;
+  return { length, [Symbol.iterator]: ids };
+}
+
+let identity: string | undefined;
+
+/** Host, id and start of this process. */
+function processOwner(): string {
+  if (identity) return identity;
+  const [start, namespace] = shell(START + NAMESPACE, `${system.pid}`).split("_");
+  if (!start) throw new Error("Cannot tell when this process started: `sh` or `cat` does not work");
+  const host = [system.hostname().replace(/[^\w-]+/g, "_"), namespace].filter(Boolean).join("-");
+  return identity = `${host}.${system.pid}.${start}`;
+}
+
+export const newOwner = (): string => `${processOwner()}.${newId()}`;
+/** Milliseconds without a sign of life after which a claim of another host is recovered. */
+export const lease = Number(environment("FORREST_LEASE") || 60) * 1000;
+const observed = new Map<string, { mtime: number; since: number }>();
+
+/** Whether the owner of a claim lives; undefined if it is on another host and nothing shows yet. */
+function isAlive(claim: string, owner: string): boolean | undefined {
+  if (owner.startsWith(`${processOwner()}.`)) return true;
+  const [host, pid, start] = owner.split(".");
+  if (host === processOwner().split(".")[0]) {
+    const { since = -Infinity } = observed.get(owner) ?? {}; // one look at each owner will do for a while
+    if (performance.now() - since < lease / 6) return true;
+    const found = shell(START, pid);
+    if (found === start) observed.set(owner, { mtime: 0, since: performance.now() });
+    return found ? found === start : undefined; // unknown, if the shell could not be started
+  }
+  let mtime = 0;
+  succeeds(() => mtime = Number(system.lstatSync(claim).mtime));
+  const before = observed.get(claim);
+  if (before?.mtime === mtime) return performance.now() - before.since > lease ? false : undefined;
+  observed.set(claim, { mtime, since: performance.now() }); // by no clock but our own
+  return before && true;
+}
+
+/**
+ * Puts back what dead runs have left, and says so to `filed`; true if the owner of something may be
+ * dead.
+ */
+export function recover(
+  directory: string,
+  owner: string,
+  maxCrashes: number,
+  filed: (claim: string, state: State) => void = () => {},
+): boolean {
+  const alive = new Map<string, boolean | undefined>();
+  for (const { name } of [...system.readDirSync(`${directory}/running`)]) {
+    const [, id, other] = /^(.+)\.json@((?:[\w-]+\.){3}[\w-]+)(?:[+~]\w*)?$/s.exec(name) ?? [];
+    if (!id) continue; // no file of ours
+    const claim = `${directory}/running/${id}.json@${other}`;
+    if (!alive.has(other)) {
+      alive.set(other, isAlive(claim, other));
+      if (alive.get(other) === false) shell(KILL, `/${other}.`);
+    }
+    if (alive.get(other) !== false) continue;
+    const isLeft = settle(claim) === "running";
+    const taken = `${directory}/running/${id}.json@${owner}`; // so that only one of us counts it
+    if (!isLeft || exists(`${directory}/done/${id}.json`)) remove(claim);
+    else if (move(claim, taken)) filed(taken, recordCrash(taken, maxCrashes));
+    else continue; // whoever has sealed or taken it needs what was written aside
+    remove(`${claim}+`);
+  }
+  return [...alive.values()].includes(undefined);
+}
+
+/** Counts the death of a run against a task that was running in it, as it may have been the cause. */
+function recordCrash(claim: string, maxCrashes: number): State {
+  const text = textOf(claim);
+  const crashes = 1 + (Number(/^ *"crashes": (\d+)/m.exec(text)?.[1]) || 0);
+  const message =
+    `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
+  const outcome = { crashes, errorValue: encodeThrown(new Error(message)) };
+  return record(claim, text, outcome, crashes < maxCrashes ? Infinity : 0).state;
+}

@@ -1,0 +1,139 @@
+/**
+ * How other processes are started, looked at and killed; what no runtime can do is done by a shell.
+ *
+ * @module
+ */
+
+import { nodeProcess, succeeds, system } from "./system.ts";
+
+/** What a process may be started with. */
+type Options = { env?: Record<string, string>; detached?: boolean };
+
+/** Starts a program, with pipes. */
+export function spawn(command: string[], options: Options = {}): Deno.ChildProcess {
+  if (!globalThis.Deno) return spawnOfBun(command, options);
+  const [program, ...args] = command;
+  const pipes = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+  return new system.Command(program, { args, ...pipes, ...options }).spawn();
+}
+
+/** Starts a program in a process group of its own, with pipes. */
+export function spawnGroup(command: string[], env?: Record<string, string>): Deno.ChildProcess {
+  // for `detached`, Deno copies its page tables, and stands still for 3 ms
+  hasSetsid ??= !!globalThis.Deno && succeeds(() => system.lstatSync("/usr/bin/setsid"));
+  if (hasSetsid) return spawn(["/usr/bin/setsid", ...command], { env });
+  return spawn(command, { env, detached: true });
+}
+
+let hasSetsid: boolean | undefined;
+
+type Bun = {
+  spawn(command: string[], options: object): {
+    pid: number;
+    stdin: { write(bytes: Uint8Array): unknown; flush(): unknown; end(): unknown };
+    stdout: AsyncIterable<Uint8Array>;
+    stderr: AsyncIterable<Uint8Array>;
+    exited: Promise<unknown>;
+    exitCode: number | null;
+    signalCode: Deno.Signal | null;
+  };
+  spawnSync(command: string[]): { stdout: Uint8Array };
+};
+const bun = () => (globalThis as unknown as { Bun: Bun }).Bun;
+
+function spawnOfBun(command: string[], options: Options): Deno.ChildProcess {
+  const env = { ...nodeProcess().env, ...options.env };
+  const start = () => {
+    try {
+      return bun().spawn(command, { ...options, env, stdio: ["pipe", "pipe", "pipe"] });
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ENOENT") throw error;
+      throw new Error(`Cannot start \`${command[0]}\`: there is no such program`);
+    }
+  };
+  const child = start();
+  const { pid, stdin, stdout, stderr } = child;
+  const write = async (bytes: Uint8Array) => {
+    stdin.write(bytes);
+    await stdin.flush();
+  };
+  const close = async () => void await stdin.end();
+  const status = child.exited.then(() => {
+    const { exitCode, signalCode } = child;
+    return { code: exitCode ?? 128, signal: signalCode, success: exitCode === 0 };
+  });
+  const process = { pid, stdin: { getWriter: () => ({ write, close }) }, stdout, stderr, status };
+  return process as unknown as Deno.ChildProcess;
+}
+
+/** Kills a process and all that it has started and that has not left its group. */
+export function killGroup(pid: number): void {
+  try {
+    system.kill(-pid, "SIGKILL");
+  } catch { /* none of it is left */ }
+}
+
+/** Runs a few lines of shell: it can look at and kill other processes where no runtime can. */
+export function shell(script: string, arg: string): string {
+  const args = ["-c", script, arg];
+  const { stdout } = globalThis.Deno
+    ? new Deno.Command("sh", { args }).outputSync()
+    : bun().spawnSync(["sh", ...args]);
+  return new TextDecoder().decode(stdout).trim().replace(/[^\w-]+/g, "_");
+}
+
+/** Calls `stop` before the program ends by `exit()` or by a signal, which then does what it does. */
+export function beforeEnd(stop: () => void, signal?: AbortSignal): () => void {
+  const undo: (() => void)[] = [];
+  const release = () => undo.splice(0).forEach((remove) => remove());
+  const listen = (target: Emitter, event: string) => {
+    target.addEventListener(event, stop);
+    undo.push(() => target.removeEventListener(event, stop));
+  };
+  listen(globalThis.Deno ? globalThis : exitOfNode(), globalThis.Deno ? "unload" : "exit");
+  if (signal) listen(signal, "abort");
+  for (const name of signal ? [] : ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    const isHandled = handlerOf(name);
+    const listener = () => {
+      stop();
+      release();
+      if (!isHandled()) system.kill(system.pid, name);
+    };
+    system.addSignalListener(name, listener);
+    undo.push(() => system.removeSignalListener(name, listener));
+  }
+  return release;
+}
+
+let caught: number | undefined;
+
+/** Whether the program itself handles a signal; on Deno, whether it did when this was first asked. */
+function handlerOf(name: "SIGINT" | "SIGTERM" | "SIGHUP"): () => boolean {
+  if (!globalThis.Deno) return () => nodeProcess().listenerCount(name) > 0;
+  try {
+    const signals = /SigCgt:\s*(\w+)/.exec(system.readTextFileSync("/proc/self/status"))!;
+    caught ??= Number.parseInt(signals[1].slice(-8), 16);
+  } catch { /* not on Linux, or not permitted: then it does not, as far as we know */ }
+  const bit = { SIGHUP: 0, SIGINT: 1, SIGTERM: 14 }[name];
+  return () => ((caught ?? 0) >> bit & 1) === 1;
+}
+
+type Emitter = Pick<EventTarget, "addEventListener" | "removeEventListener">;
+
+function exitOfNode(): Emitter {
+  const process = nodeProcess();
+  const [on, off] = [process.on.bind(process), process.off.bind(process)];
+  return { addEventListener: on, removeEventListener: off } as unknown as Emitter;
+}
+
+/** When process $0 started, as a text that no other one with its id has had; `dead` if it is dead. */
+export const START = `if s=$(cat /proc/$0/stat 2>/dev/null); then set -- \${s##*) }
+  [ $1 = Z ] || [ $1 = X ] && echo dead || echo $(cut -c1-8 /proc/sys/kernel/random/boot_id)-\${20}
+  elif [ -d /proc/self ]; then echo dead; else ps -o lstart= -p $0 || echo dead; fi`;
+/** The namespace of process ids, if it is not the machine's own: process ids mean nothing outside. */
+export const NAMESPACE = `; n=$(readlink /proc/self/ns/pid | tr -dc 0-9)
+  [ "$n" = 4026531836 ] || echo $n`;
+/** Kills every process with $0 in its environment, until there is none. */
+export const KILL =
+  `i=0; while [ $i -lt 100 ] && p=$(grep -lsFe "$0" /proc/[0-9]*/environ | cut -d/ -f3) &&
+  [ "$p" ]; do kill -9 $p 2>/dev/null; i=$((i+1)); sleep 0.02; done`;
