@@ -1786,6 +1786,18 @@ test("a run gives up after more than `maxFailures` failures", async () => {
   assert.deepEqual(tasks.count(), { todo: 5, running: 0, done: 0, fail: 3 });
 });
 
+test("a run with kept processes gives up as well", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 100; i++) tasks.schedule(defer(fixture.throwDetailed, `failure ${i}`));
+  const options = { processes: 2, tasksPerProcess: Infinity, maxFailures: 2 };
+  await assert.rejects(async () => {
+    for await (const _ of tasks.run(options)) { /* the failures are counted below */ }
+  }, /Stopped after .*`maxFailures/);
+  const { todo, fail } = tasks.count();
+  assert.ok(fail > 2 && todo > 0 && todo + fail === 100, `${todo} in todo, ${fail} in fail`);
+});
+
 test("a run that gives up lets what is running finish", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));

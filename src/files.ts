@@ -74,9 +74,9 @@ export function stateOf(directory: string, id: string): State | undefined {
   );
 }
 
-/** The list, the state and the id of the task at `path`. The first regular expression costs Bun 0.4 ms. */
+/** The list, the state and the id of the task at `path`. */
 export function locate(path: string): { directory: string; state: State; id: string } {
-  const parts = path.split("/");
+  const parts = path.split("/"); // by no regular expression: a runner's first takes Bun 0.4 ms
   const name = parts.pop()!;
   const state = parts.pop() as State;
   const owner = name.endsWith(".json") ? -1 : name.lastIndexOf("@"); // no owner contains an `@`

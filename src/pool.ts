@@ -182,7 +182,7 @@ abstract class Pool {
   answered = 0;
   firstAnswer = 0; // when it came, in milliseconds
   spare?: Runner; // has been started ahead of its task
-  maySpare = true;
+  mayPrepare = true;
 
   constructor(readonly options: Options) {}
 
@@ -212,7 +212,7 @@ abstract class Pool {
     const start = { command, directory: system.cwd() };
     const { spare } = this;
     this.spare = undefined;
-    if (spare && stringify(spare.start) === stringify(start)) return spare;
+    if (spare && !spare.isEnded && stringify(spare.start) === stringify(start)) return spare;
     spare?.kill();
     return this.spawn(start);
   }
@@ -221,7 +221,7 @@ abstract class Pool {
   prepare(): void {
     const time = (performance.now() - this.firstAnswer) * this.options.processes / this.answered;
     const last = [...this.runners].at(-1);
-    if (this.maySpare && !this.spare && last && time < 200) this.spare = this.spawn(last.start);
+    if (this.mayPrepare && !this.spare && last && time < 200) this.spare = this.spawn(last.start);
   }
 
   /** Starts a process that runs this module, in a process group of its own. */
@@ -297,7 +297,7 @@ abstract class Pool {
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.runners.delete(runner);
-    if (runner === this.spare) [this.spare, this.maySpare] = [undefined, false];
+    if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
     for (const { timer } of runner.held.values()) clearTimeout(timer);
     this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
     this.change();
@@ -449,17 +449,15 @@ export class ListPool extends Pool {
 
   fill(): void {
     const { processes, concurrency, tasksPerProcess } = this.options;
-    while (this.finished.length < 1000 && this.mayStart()) {
+    while (this.finished.length < 1000) {
+      if (!this.mayStart()) return this.endIdle(false);
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
       const room = Math.max(concurrency, Math.min(16, this.depth()));
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
-        for (const runner of this.runners) {
-          if (id === undefined || (isAlone && !runner.held.size)) runner.end();
-          if (id === undefined && runner === this.spare) runner.kill();
-        }
-        if (id !== undefined && tasksPerProcess === 1) this.prepare();
+        if (id === undefined || isAlone) this.endIdle(isAlone);
+        else if (tasksPerProcess === 1) this.prepare();
         return;
       }
       if (this.again.length) this.again.pop();
@@ -474,6 +472,12 @@ export class ListPool extends Pool {
       this.begin(runner);
       if (isAlone || runner.given >= tasksPerProcess) runner.end();
     }
+  }
+
+  /** Ends all runners as soon as they have nothing to do; or those that have nothing to do now. */
+  endIdle(isNow: boolean): void {
+    this.spare?.kill(); // it has nothing to finish
+    for (const runner of this.runners) if (!isNow || !runner.held.size) runner.end();
   }
 
   claim(id: string): string | void {
