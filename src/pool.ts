@@ -314,10 +314,13 @@ abstract class Pool {
     return runner.held.size && this.running() < processes ? undefined : runner;
   }
 
-  /** How many tasks take a runner some milliseconds: so many may wait with it, to save it a wait. */
-  depth(): number {
+  /** How many tasks take a runner so many milliseconds: they may wait with it, to save it a wait. */
+  depth(milliseconds: number): number {
     const perMillisecond = this.answered / (performance.now() - this.firstAnswer);
-    return Math.min(64, Math.floor(8 * perMillisecond / Math.max(1, this.options.processes)));
+    return Math.min(
+      64,
+      Math.floor(milliseconds * perMillisecond / Math.max(1, this.options.processes)),
+    );
   }
 
   /** How many processes run tasks, or may get some: those that are only to exit do not count. */
@@ -453,7 +456,7 @@ export class ListPool extends Pool {
       if (!this.mayStart()) return this.endIdle(false);
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
-      const room = Math.max(concurrency, Math.min(16, this.depth()));
+      const room = Math.max(concurrency, Math.min(32, this.depth(16)));
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         if (id === undefined || isAlone) this.endIdle(isAlone);
@@ -753,7 +756,7 @@ export class MapPool extends Pool {
       for await (const args of this.source) {
         this.waiting.push([`${this.read++}`, args]);
         this.change();
-        const window = () => 4 * Math.max(1, processes) * Math.max(concurrency, this.depth());
+        const window = () => 4 * Math.max(1, processes) * Math.max(concurrency, this.depth(8));
         while (!this.isStopped && (this.waiting.length || this.read - this.yielded >= window())) {
           await new Promise<void>((resolve) => this.makeRoom = resolve);
         }
@@ -768,7 +771,7 @@ export class MapPool extends Pool {
 
   fill(): void {
     const { processes, concurrency } = this.options;
-    const room = Math.max(concurrency, this.depth());
+    const room = Math.max(concurrency, this.depth(8));
     while (!this.isStopped && this.waiting.length) {
       const runner = this.leastBusy(room);
       const isFull = processes ? !runner && this.running() >= processes : this.here >= concurrency;

@@ -19,24 +19,25 @@ export async function serve(settings: Settings): Promise<never> {
   const sealed: Sealed[] = [];
   let text = "";
   let filing: Promise<void> | undefined;
-  const say = (answer: Answer) => writeAll(system.stdout, `\x1e${stringify(answer)}\n`);
+  const say = (answers: Answer[]) =>
+    writeAll(system.stdout, answers.map((answer) => `\x1e${stringify(answer)}\n`).join(""));
+  const answerOf = ({ claim, state, attempts }: Sealed): Answer => [claim, state, attempts];
   const work = async (request: string | { key: string; step: Step }) => {
     if (descriptor) system.chdir(directory); // as the task before may have left it
-    if (typeof request !== "string") return say(await call(request.key, request.step, session));
+    if (typeof request !== "string") return say([await call(request.key, request.step, session)]);
     const outcome = await run(request, session);
     if (busy.size > 1 || filing || text.includes("\n")) {
       sealed.push(sealOutcome(request, ...outcome, retries));
       filing ??= file().catch(die);
     } else {
-      const { claim, state, attempts } = record(request, ...outcome, retries);
-      say([claim, state, attempts]);
+      say([answerOf(record(request, ...outcome, retries))]);
     }
   };
   /** Files outcomes while other tasks run; those that are sealed meanwhile are filed together. */
   const file = async () => {
     for (let batch; (batch = sealed.splice(0, 32)).length;) {
       await fileAll(batch);
-      for (const { claim, state, attempts } of batch) say([claim, state, attempts]);
+      say(batch.map(answerOf));
     }
     filing = undefined;
   };
