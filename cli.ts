@@ -379,7 +379,7 @@ async function parse(command: Command, args: string[]): Promise<Input> {
 }
 
 function numberOf(option: string, text: string): number {
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
+  if (/^(\d+\.?|\d*\.\d+)(e\+?\d+)?$/i.test(text)) return Number(text);
   throw new UsageError(`\`--${option}\` must be a number; it is \`${printable(text)}\``);
 }
 
@@ -771,7 +771,8 @@ async function add(input: Input): Promise<number> {
   const pending = new Set<Promise<unknown>>();
   const answers = { added: 0, known: 0 };
   let number = 0;
-  for await (const line of linesOf(file)) {
+  for await (const text of linesOf(file)) {
+    const line = text.replace(/\r$/, ""); // of a file from Windows
     number++;
     if (!line.trim()) continue;
     const { key, task } = make(line, number);

@@ -157,6 +157,9 @@ function suite(): void {
       [["add", "list", "tasks.ts#double", "nowhere"], /There is no file `nowhere`/],
       [["run", "list", "--log"], /`--log` needs a value/],
       [["run", "list", "-j", "many"], /`--processes` must be a number; it is `many`/],
+      [["run", "list", "-j", "1e-1"], /`--processes` must be a number; it is `1e-1`/],
+      [["run", "list", "-j", "5e-324"], /must be a number/],
+      [["run", "list", "--retries", "2.5e0"], /Expected `--retries` to be a whole number/],
       [["run", "list", "-j0"], /Expected `--processes` to be a whole number from 1 up, got `0`/],
       [["run", "list", "--retries", "1.5"], /Expected `--retries` to be a whole number/],
       [["run", "list", "--stop-signal", "LUNCH"], /there is no signal `SIGLUNCH` to wait for/],
@@ -592,9 +595,9 @@ function suite(): void {
     assert.match(list.add("refuse", "two").stdout, /^1 task added to `list`$/m, "another function");
   });
 
-  test("`add` reads a file as well, also without a newline at its end", () => {
+  test("`add` reads a file as well, also without a newline at its end, or from Windows", () => {
     using list = temporary();
-    writeFileSync(list.file("words.txt"), "a b\nc");
+    writeFileSync(list.file("words.txt"), "a b\r\nc");
     list.forrest("add", "list", "./tasks.ts#talk", "words.txt");
     list.forrest("run", "list");
     const values = list.ids("done").map((id) => list.task("done", id).returnValue);

@@ -2091,6 +2091,7 @@ test("task files that are none fail with a message that says why", async () => {
     "wrong call": ['{ "steps": [{ "call": 5 }] }', /`call` is 5/],
     "no global": ['{ "steps": [{ "call": "Math.lost" }] }', /`Math\.lost` is not a function/],
     "later step": ['{ "steps": [{ "value": { "$step": 1 } }, { "value": 1 }] }', /`\$step`: 1/],
+    "no date": ['{ "steps": [{ "value": { "$date": "soon" } }] }', /`\$date`: `soon` is no date/],
     "unknown key": ['{ "steps": [{ "value": { "$lost": 1 } }] }', /`\$lost` is no way to store/],
     dangerous: [
       '{ "steps": [{ "value": {} }, { "value": { "$step": 0, "path": ["__proto__", "x"] } }] }',

@@ -25,7 +25,7 @@ const fromBase64 = (text: string) => Uint8Array.fromBase64(text);
 
 /** For each `$` key: the class that JSON cannot hold, how it is written, and how it is read back. */
 const codecs: Record<string, Codec> = {
-  $date: [Date, (date) => isNaN(date) ? "" : date.toISOString(), (text) => new Date(text)],
+  $date: [Date, (date) => isNaN(date) ? "" : date.toISOString(), toDate],
   $url: [URL, (url) => url.href, (href) => new URL(href)],
   $regexp: [
     RegExp,
@@ -55,6 +55,12 @@ for (
       (text) => new type(fromBase64(text).buffer),
     ];
   }
+}
+
+function toDate(text: string): Date {
+  const date = new Date(text);
+  if (text && isNaN(Number(date))) throw new TypeError(`\`$date\`: \`${text}\` is no date`);
+  return date;
 }
 
 type Place = {
