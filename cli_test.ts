@@ -616,6 +616,20 @@ function suite(): void {
     assert.match(stderr, /Line 2 is not JSON: /);
   });
 
+  test("a task that waits for what nothing will settle fails, and so does its module", () => {
+    using list = temporary();
+    writeFileSync(list.file("never.ts"), "export const never = () => new Promise(() => {});");
+    writeFileSync(list.file("late.ts"), "await new Promise(() => {}); export const f = () => 1;");
+    list.forrestWith("1\n", "add", "list", "never.ts#never");
+    list.forrestWith("2\n", "add", "list", "late.ts#f");
+    assert.equal(list.forrest("run", "list").code, 1);
+    const messages = list.ids("fail").map((id) =>
+      list.task("fail", id).errorValue.$error.message as string
+    );
+    assert.equal(messages.length, 2);
+    for (const message of messages) assert.match(message, /waits for a promise that nothing will/);
+  });
+
   test("`add` makes ids that are file names, whatever the line", () => {
     using list = temporary();
     const lines = [

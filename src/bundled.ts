@@ -6,6 +6,20 @@
  */
 
 import { serve } from "./runner.ts";
-import { isBundled, parse, RUNNER, system } from "./system.ts";
+import { isBundled, nodeProcess, parse, RUNNER, system } from "./system.ts";
 
-if (isBundled && system.args[0] === RUNNER) await serve(parse(system.args[1]));
+if (isBundled && system.args[0] === RUNNER) {
+  const start = () => serve(parse(system.args[1]));
+  if (globalThis.Deno) await start();
+  // Bun would wait at full speed, and for ever where a task waits for what nothing will settle
+  const halt = new Error("This process is a runner, and no program");
+  const process = nodeProcess();
+  const events = ["uncaughtException", "unhandledRejection"] as const;
+  const begin = (error: unknown) => {
+    for (const event of events) process.off(event, begin);
+    if (error !== halt) throw error;
+    start();
+  };
+  for (const event of events) process.on(event, begin);
+  throw halt;
+}

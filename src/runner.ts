@@ -7,7 +7,7 @@
 import { fileAll, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
-import { all, isBundled, parse, race, stringify, system, writeAll } from "./system.ts";
+import { all, parse, race, stringify, system, writeAll } from "./system.ts";
 import { encode, encodeThrown } from "./values.ts";
 
 /** Serves a pool: each line is the path of a claimed task, or a call of a `map`. */
@@ -64,9 +64,7 @@ export async function serve(settings: Settings): Promise<never> {
   await filing;
   if (globalThis.Deno) system.exit(0);
   // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive
-  const timer = setTimeout(() => system.exit(0), 200) as unknown as { unref(): void };
-  if (!isBundled) timer.unref();
-  return new Promise(() => {});
+  return setTimeout(() => system.exit(0), 200).unref() as never;
 }
 
 /** The text of a task file, and what comes of its steps. */
