@@ -1835,6 +1835,57 @@ test("run() starts nothing more once `mayStart` is false", async () => {
   assert.deepEqual(tasks.count(), { todo: 3, running: 0, done: 2, fail: 0 });
 });
 
+test("`mayStart` is asked once before each task", async () => {
+  for (const options of [{ processes: 1 }, { processes: 2 }, { tasksPerProcess: 10 }]) {
+    using folder = temporary();
+    const tasks = new TaskList(folder.file("list"));
+    for (let i = 0; i < 8; i++) tasks.schedule(i);
+    let asked = 0;
+    await Array.fromAsync(tasks.run({ ...options, mayStart: () => ++asked <= 3 }));
+    assert.deepEqual(tasks.count(), { todo: 5, running: 0, done: 3, fail: 0 });
+    assert.equal(asked, 4);
+  }
+});
+
+test("a run that cannot write its log ends with the error", {
+  skip: !existsSync("/dev/full") && "there is no /dev/full",
+}, async () => {
+  for (const options of [{}, { tasksPerProcess: Infinity }, { concurrency: 5 }]) {
+    using folder = temporary();
+    const tasks = new TaskList(folder.file("list"), { logFile: "/dev/full" });
+    for (let i = 0; i < 20; i++) tasks.schedule(defer(fixture.throwDetailed, `failure ${i}`));
+    await assert.rejects(Array.fromAsync(tasks.run({ processes: 2, ...options })), /[Nn]o space/);
+    assert.equal(tasks.count().running, 0);
+  }
+});
+
+test("a module that throws is evaluated once", async () => {
+  using folder = temporary();
+  const note = 'require("node:fs").appendFileSync(__dirname + "/notes", "evaluated\\n");';
+  const module = folder.write("broken.cjs", `${note} throw new RangeError("broken");`);
+  const task = defer(new URL(`file://${module}#call`));
+  const { errorValue } = await outcomeOf(task);
+  assert.match(String(errorValue), /RangeError: broken/);
+  assert.deepEqual(folder.lines("notes"), ["evaluated"]);
+});
+
+test("a run waits for a slow reader of what its tasks print", () => {
+  using folder = temporary();
+  const program = folder.write(
+    "chatty.ts",
+    `import { defer, TaskList } from ${JSON.stringify(new URL("./mod.ts", import.meta.url).href)};
+    const tasks = new TaskList(${JSON.stringify(folder.file("list"))});
+    for (let i = 0; i < 3; i++) tasks.schedule(defer(() => console.log("x".repeat(300_000))));
+    for await (const _ of tasks.run({ processes: 2 }));`,
+  );
+  const command = [process.execPath, ...("Deno" in globalThis ? ["run", "-A"] : []), program];
+  const script = '"$@" | { sleep 0.5; wc -c; }';
+  const { stdout, stderr } = spawnSync("sh", ["-c", script, "sh", ...command], {
+    encoding: "utf8",
+  });
+  assert.equal(Number(stdout), 900_003, stderr);
+});
+
 test("options out of range are refused with the value that was found", () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));

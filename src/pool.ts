@@ -67,7 +67,7 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** Run only the tasks with these ids. */
   ids?: string[];
-  /** Asked before each task, and at other times: false starts nothing more. @default {() => true} */
+  /** Asked before each task: false starts nothing more. @default {() => true} */
   mayStart?: () => boolean;
   /** Gets what tasks print, in place of the terminal. */
   onOutput?: (text: string, stream: Stream, id: string) => void;
@@ -279,7 +279,7 @@ abstract class Pool {
           const answer = stream === "stdout" ? parseAnswer(text.slice(start + 1, end)) : undefined;
           // the answers of a runner that was killed are for nobody
           const isAnswer = answer &&
-            (runner.isKilled || this.try(() => this.answer(runner, answer)));
+            (runner.isKilled || this.try(() => this.answer(runner, answer)) !== false);
           if (!isAnswer) print(text.slice(start, end + 1), stream);
           text = text.slice(end + 1);
           start = text.indexOf("\x1e");
@@ -341,6 +341,7 @@ abstract class Pool {
     } catch (error) {
       this.problem ??= error;
       this.isStopped = true;
+      this.wake();
     }
   }
 
@@ -386,6 +387,7 @@ export class ListPool extends Pool {
   finished: string[] = []; // paths
   yielded = 0;
   failures = 0;
+  isRefused = false; // by `mayStart`
   log?: Deno.FsFile;
 
   constructor(readonly directory: string, options: Options, logFile?: string) {
@@ -421,12 +423,13 @@ export class ListPool extends Pool {
         throw new Error(
           `Stopped after ${this.failures} failures (\`maxFailures: ${maxFailures}\`): ${left}`,
         );
-      } else if (!this.mayStart() || !await this.look()) return;
+      } else if (this.isOver() || !await this.look()) return;
     }
   }
 
-  mayStart(): boolean {
-    return !this.isStopped && this.failures <= this.options.maxFailures && this.options.mayStart();
+  /** Whether nothing more is to be started. */
+  isOver(): boolean {
+    return this.isStopped || this.isRefused || this.failures > this.options.maxFailures;
   }
 
   /** Looks for tasks in `todo` and with dead runs; false if there are none. */
@@ -453,7 +456,7 @@ export class ListPool extends Pool {
   fill(): void {
     const { processes, concurrency, tasksPerProcess } = this.options;
     while (this.finished.length < 1000) {
-      if (!this.mayStart()) return this.endIdle(false);
+      if (this.isOver()) return this.endIdle(false);
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
       const room = Math.max(concurrency, Math.min(32, this.depth(16)));
@@ -463,6 +466,8 @@ export class ListPool extends Pool {
         else if (tasksPerProcess === 1) this.prepare();
         return;
       }
+      this.isRefused = !this.options.mayStart();
+      if (this.isRefused) continue;
       if (this.again.length) this.again.pop();
       else {
         this.upcoming = undefined;

@@ -153,7 +153,9 @@ async function importModule(path: string): Promise<Record<string, unknown>> {
 function preload(place: string): void {
   try {
     (import.meta as { require?: (place: string) => unknown }).require?.(place);
-  } catch { /* `import()` waits for what is asynchronous, and throws what was thrown */ }
+  } catch (error) {
+    if (!`${(error as Error)?.message}`.startsWith("require() async module")) throw error;
+  }
 }
 
 /** Evaluates the text of a function, with the exports of the session module in scope. */

@@ -128,8 +128,15 @@ function systemOfNode(): typeof Deno {
         attempt(() => fs().readSync(fd, bytes), "read", fd, bytes, bytes.length),
       read: (bytes: Uint8Array) =>
         promise<number>((done) => fs().read(fd, bytes, 0, bytes.length, null, done)),
-      writeSync: (bytes: Uint8Array) =>
-        attempt(() => fs().writeSync(fd, bytes), "write", fd, bytes, bytes.length),
+      writeSync(bytes: Uint8Array): number {
+        try {
+          return attempt(() => fs().writeSync(fd, bytes), "write", fd, bytes, bytes.length);
+        } catch (error) {
+          if ((error as { code?: string }).code !== "EAGAIN") throw error;
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1); // for the reader of a pipe
+          return 0;
+        }
+      },
       syncSync() {
         const result = call("fsync", fd);
         if (result === undefined) fs().fsyncSync(fd);
