@@ -253,9 +253,14 @@ function clear(batch: Part[]): void {
   }
 }
 
+/** How a claim is sealed, if it is. */
+export function sealOf(claim: string): Seal | undefined {
+  return seals.find((seal) => exists(`${claim}~${seal}`));
+}
+
 /** Ends what a dead process began; says in which state the task is then. */
 export function settle(claim: string): State | undefined {
-  const seal = seals.find((seal) => exists(`${claim}~${seal}`));
+  const seal = sealOf(claim);
   if (seal && isWhole(`${claim}+`)) {
     finish({ claim, seal });
     return target(seal);

@@ -13,6 +13,7 @@ import {
   readTask,
   record,
   remove,
+  sealOf,
   settle,
   type State,
   stateOf,
@@ -518,7 +519,7 @@ export class ListPool extends Pool {
     if (!runner.held.has(claim) || exists(claim)) return false;
     const { id } = locate(claim);
     const isFiled = state === "todo"
-      ? stateOf(this.directory, id)
+      ? !sealOf(claim) && stateOf(this.directory, id)
       : exists(`${this.directory}/${state}/${id}.json`);
     if (!isFiled) return false;
     if (!this.answered++) this.firstAnswer = performance.now();
