@@ -16,7 +16,15 @@ import { command, defer, exec, type RunOptions, type State, type Task, TaskList 
 import { callOf, codeOf, headOfError, programOf, textOfError } from "./src/code.ts";
 import { exists, locate, stateOf, states } from "./src/files.ts";
 import type { Step } from "./src/steps.ts";
-import { fileUrl, isBundled, pathOf, sleep, type Stream, system } from "./src/system.ts";
+import {
+  fileUrl,
+  isBundled,
+  parse as parseJson,
+  pathOf,
+  sleep,
+  type Stream,
+  system,
+} from "./src/system.ts";
 import {
   columns,
   count,
@@ -878,7 +886,7 @@ type Stored = Record<string, unknown> & { steps?: Step[] };
 /** Reads a task file; if that cannot be read, the error of the task says so. */
 function storedAt(path: string): Stored {
   try {
-    const stored = JSON.parse(system.readTextFileSync(path));
+    const stored = parseJson(system.readTextFileSync(path));
     if (stored && typeof stored === "object") return stored;
     throw new TypeError("it holds no object");
   } catch (error) {
@@ -928,7 +936,9 @@ async function status(input: Input): Promise<number> {
 /** How many tasks a second have ended in the last minute. */
 function recentRate(directory: string): number {
   const paths = [...pathsIn(directory, "done"), ...pathsIn(directory, "fail")].filter(exists);
-  const ages = paths.map((path) => (Date.now() - Number(system.lstatSync(path).mtime)) / 1000);
+  const ages = paths.map((path) =>
+    (Date.now() - Number(system.lstatSync(path)?.mtime ?? 0)) / 1000
+  );
   const recent = ages.filter((age) => age < 60);
   return recent.length / recent.reduce((longest, age) => Math.max(longest, age), 1);
 }

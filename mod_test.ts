@@ -2060,6 +2060,16 @@ test("a failed task that is moved to `todo` by hand is run again", async () => {
 
 // ---------------------------------------------------------------------------------------- task files
 
+test("a task file that begins with a byte order mark runs", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  folder.write("list/todo/marked.json", '\uFEFF{ "steps": [{ "value": 5 }] }');
+  const [task] = await Array.fromAsync(tasks.todoTasks());
+  assert.deepEqual([task.id, task.errorValue], ["marked", undefined]);
+  const [done] = await Array.fromAsync(tasks.run({ processes: 1 }));
+  assert.deepEqual([done.id, done.returnValue], ["marked", 5]);
+});
+
 test("a task file written by hand runs", () => {
   using folder = temporary();
   folder.write("tasks.ts", "export const prepare = (x: string) => ({ list: [x, x.length] });");

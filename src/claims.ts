@@ -77,7 +77,7 @@ function isAlive(claim: string, owner: string): boolean | undefined {
     return found ? found === start : undefined; // unknown, if the shell could not be started
   }
   let mtime = 0;
-  succeeds(() => mtime = Number(system.lstatSync(claim).mtime));
+  succeeds(() => mtime = Number(system.lstatSync(claim)?.mtime ?? 0));
   const before = observed.get(claim);
   if (before?.mtime === mtime) return performance.now() - before.since > lease ? false : undefined;
   observed.set(claim, { mtime, since: performance.now() }); // by no clock but our own

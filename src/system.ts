@@ -13,8 +13,11 @@ export type Stream = "stdout" | "stderr";
 /** The first argument of a compiled program that is to be a runner. */
 export const RUNNER = "forrest-runner";
 
-/** Captured, as a task may replace them. */
-export const { parse, stringify } = JSON;
+const { parse: parseText } = JSON;
+/** Captured, as a task may replace it. */
+export const { stringify } = JSON;
+/** The same; editors on Windows begin a file with a mark that JSON does not know. */
+export const parse = (text: string) => parseText(text.startsWith("\uFEFF") ? text.slice(1) : text);
 /** The same. */
 export const [race, all]: [typeof Promise.race, typeof Promise.all] = [
   Promise.race.bind(Promise),
