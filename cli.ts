@@ -14,7 +14,7 @@
 import { parseArgs } from "deno-std/cli/parse_args.js"; // @std/cli, by its name on the npm registry
 import { command, defer, exec, type RunOptions, type State, type Task, TaskList } from "./mod.ts";
 import { callOf, codeOf, headOfError, programOf, textOfError } from "./src/code.ts";
-import { exists, locate, stateOf, states } from "./src/files.ts";
+import { exists, infoOf, locate, stateOf, states } from "./src/files.ts";
 import type { Step } from "./src/steps.ts";
 import {
   fileUrl,
@@ -935,10 +935,8 @@ async function status(input: Input): Promise<number> {
 
 /** How many tasks a second have ended in the last minute. */
 function recentRate(directory: string): number {
-  const paths = [...pathsIn(directory, "done"), ...pathsIn(directory, "fail")].filter(exists);
-  const ages = paths.map((path) =>
-    (Date.now() - Number(system.lstatSync(path)?.mtime ?? 0)) / 1000
-  );
+  const paths = [...pathsIn(directory, "done"), ...pathsIn(directory, "fail")];
+  const ages = paths.map((path) => (Date.now() - Number(infoOf(path)?.mtime ?? 0)) / 1000);
   const recent = ages.filter((age) => age < 60);
   return recent.length / recent.reduce((longest, age) => Math.max(longest, age), 1);
 }

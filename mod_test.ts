@@ -1791,9 +1791,7 @@ test("a run with kept processes gives up as well", async () => {
   const tasks = new TaskList(folder.file("list"));
   for (let i = 0; i < 100; i++) tasks.schedule(defer(fixture.throwDetailed, `failure ${i}`));
   const options = { processes: 2, tasksPerProcess: Infinity, maxFailures: 2 };
-  await assert.rejects(async () => {
-    for await (const _ of tasks.run(options)) { /* the failures are counted below */ }
-  }, /Stopped after .*`maxFailures/);
+  await assert.rejects(Array.fromAsync(tasks.run(options)), /Stopped after .*`maxFailures/);
   const { todo, fail } = tasks.count();
   assert.ok(fail > 2 && todo > 0 && todo + fail === 100, `${todo} in todo, ${fail} in fail`);
 });
@@ -1871,18 +1869,14 @@ test("a module that throws is evaluated once", async () => {
 
 test("a run waits for a slow reader of what its tasks print", () => {
   using folder = temporary();
-  const program = folder.write(
-    "chatty.ts",
-    `import { defer, TaskList } from ${JSON.stringify(new URL("./mod.ts", import.meta.url).href)};
-    const tasks = new TaskList(${JSON.stringify(folder.file("list"))});
-    for (let i = 0; i < 3; i++) tasks.schedule(defer(() => console.log("x".repeat(300_000))));
-    for await (const _ of tasks.run({ processes: 2 }));`,
+  const [program, args, options] = writeProgram(
+    folder,
+    `const tasks = new TaskList("list");
+     for (let i = 0; i < 3; i++) tasks.schedule(defer(() => console.log("x".repeat(300_000))));
+     for await (const _ of tasks.run({ processes: 2 }));`,
   );
-  const command = [process.execPath, ...("Deno" in globalThis ? ["run", "-A"] : []), program];
-  const script = '"$@" | { sleep 0.5; wc -c; }';
-  const { stdout, stderr } = spawnSync("sh", ["-c", script, "sh", ...command], {
-    encoding: "utf8",
-  });
+  const words = ["-c", '"$@" | { sleep 0.5; wc -c; }', "sh", program, ...args];
+  const { stdout, stderr } = spawnSync("sh", words, { ...options, encoding: "utf8" });
   assert.equal(Number(stdout), 900_003, stderr);
 });
 

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { exists, move, record, remove, settle, type State, textOf } from "./files.ts";
-import { KILL, NAMESPACE, shell, START } from "./processes.ts";
-import { environment, succeeds, system } from "./system.ts";
+import { exists, infoOf, move, record, remove, settle, type State, textOf } from "./files.ts";
+import { KILL, NAMESPACE, printedBy, shell, START } from "./processes.ts";
+import { environment, system } from "./system.ts";
 import { encodeThrown } from "./values.ts";
 
 let lastId = 0;
@@ -36,8 +36,7 @@ export function idsIn(directory: string, state: State): Ids {
 
 /** The same for a million names, for which Deno would take 5 s and 600 MB. */
 function idsInLarge(folder: string): Ids {
-  const args = ["-c", 'ls -f "$0" | LC_ALL=C sort | grep "^[^.].*\\.json$"', folder];
-  const { stdout } = new system.Command("sh", { args }).outputSync();
+  const stdout = printedBy('ls -f "$0" | LC_ALL=C sort | grep "^[^.].*\\.json$"', folder);
   const decoder = new TextDecoder();
   function* ids() {
     for (let start = 0, end; (end = stdout.indexOf(10, start)) >= 0; start = end + 1) {
@@ -76,8 +75,7 @@ function isAlive(claim: string, owner: string): boolean | undefined {
     if (found === start) observed.set(owner, { mtime: 0, since: performance.now() });
     return found ? found === start : undefined; // unknown, if the shell could not be started
   }
-  let mtime = 0;
-  succeeds(() => mtime = Number(system.lstatSync(claim)?.mtime ?? 0));
+  const mtime = Number(infoOf(claim)?.mtime ?? 0);
   const before = observed.get(claim);
   if (before?.mtime === mtime) return performance.now() - before.since > lease ? false : undefined;
   observed.set(claim, { mtime, since: performance.now() }); // by no clock but our own

@@ -52,11 +52,14 @@ export interface Task<T = unknown> {
 type Seal = "todo" | "done" | "fail" | "again" | "keep";
 const seals: readonly Seal[] = ["done", "fail", "todo", "again", "keep"];
 
-/** Whether there is something at `path`, be it a dangling link. */
-export function exists(path: string): boolean {
-  let found: unknown; // which is still undefined where lstatSync() does not throw
-  return succeeds(() => found = system.lstatSync(path)) && found !== undefined;
+/** What is known of `path`, be it a dangling link; undefined if there is nothing. */
+export function infoOf(path: string): Deno.FileInfo | undefined {
+  let found: Deno.FileInfo | undefined; // which is still undefined where lstatSync() does not throw
+  succeeds(() => found = system.lstatSync(path));
+  return found;
 }
+
+export const exists = (path: string): boolean => infoOf(path) !== undefined;
 
 export const move = (from: string, to: string): boolean =>
   succeeds(() => system.renameSync(from, to));

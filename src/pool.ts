@@ -220,9 +220,9 @@ abstract class Pool {
 
   /** Starts a runner ahead of its task, if tasks are so short that this helps, and hides its start. */
   prepare(): void {
-    const time = (performance.now() - this.firstAnswer) * this.options.processes / this.answered;
     const last = [...this.runners].at(-1);
-    if (this.mayPrepare && !this.spare && last && time < 200) this.spare = this.spawn(last.start);
+    const isWorthIt = this.mayPrepare && !this.spare && this.depth(200) > 0;
+    if (isWorthIt && last) this.spare = this.spawn(last.start);
   }
 
   /** Starts a process that runs this module, in a process group of its own. */

@@ -73,13 +73,18 @@ export function killGroup(pid: number): void {
   } catch { /* none of it is left */ }
 }
 
-/** Runs a few lines of shell: it can look at and kill other processes where no runtime can. */
-export function shell(script: string, arg: string): string {
+/** What a few lines of shell print. */
+export function printedBy(script: string, arg: string): Uint8Array {
   const args = ["-c", script, arg];
   const { stdout } = globalThis.Deno
     ? new Deno.Command("sh", { args }).outputSync()
     : bun().spawnSync(["sh", ...args]);
-  return new TextDecoder().decode(stdout).trim().replace(/[^\w-]+/g, "_");
+  return stdout;
+}
+
+/** The same, as a word: a shell can look at and kill other processes where no runtime can. */
+export function shell(script: string, arg: string): string {
+  return new TextDecoder().decode(printedBy(script, arg)).trim().replace(/[^\w-]+/g, "_");
 }
 
 /** Calls `stop` before the program ends by `exit()` or by a signal, which then does what it does. */

@@ -111,9 +111,9 @@ function systemOfNode(): typeof Deno {
   /** Makes a system call where that can be done without `node:fs`: gives -1 if it fails. */
   const call = (name: string, ...args: unknown[]): number | undefined => {
     if (libc === null) libc = libcOfBun();
-    const isText = (item: unknown) => typeof item === "string";
-    if (args.some((item) => isText(item) && `${item}`.includes("\0"))) return;
-    return libc?.[name](...args.map((item) => isText(item) ? encoder.encode(`${item}\0`) : item));
+    if (args.some((item) => typeof item === "string" && item.includes("\0"))) return;
+    const toC = (item: unknown) => typeof item === "string" ? encoder.encode(`${item}\0`) : item;
+    return libc?.[name](...args.map(toC));
   };
   /** The same; what fails is tried by `node:fs`, which says what is wrong. */
   const attempt = (otherwise: () => number | void, name: string, ...args: unknown[]): number => {
@@ -202,10 +202,7 @@ function systemOfNode(): typeof Deno {
     renameSync: (from: string, to: string) =>
       attempt(() => fs().renameSync(from, to), "rename", from, to),
     lstatSync: (path: string) => fs().lstatSync(path, { throwIfNoEntry: false }), // errors cost 1 ms
-    statSync: (path: string) => fs().statSync(path),
     mkdirSync: (path: string, options: Deno.MkdirOptions) => fs().mkdirSync(path, options),
-    chmodSync: (path: string, mode: number) => fs().chmodSync(path, mode),
-    realPathSync: (path: string) => fs().realpathSync(path),
     readTextFileSync: readText,
     writeTextFileSync: (path: string, text: string) => fs().writeFileSync(path, text),
     removeSync: (path: string, options?: { recursive: boolean }) =>
