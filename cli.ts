@@ -493,7 +493,7 @@ async function run(input: Input): Promise<number> {
     const running = tasks.run({
       ...runOptions(input),
       signal: stop.signal,
-      mayStart: () => clock.mayStart(),
+      mayStart: clock.seconds < Infinity ? () => clock.mayStart() : undefined,
       onOutput: (text, stream, id) => screen.output(text, isJson ? "stderr" : stream, id),
     });
     for await (const task of running) {

@@ -489,6 +489,10 @@ interface Stage {
   options: HostOptions;
   /** Whether the runners are traced, and not the program that starts them. */
   runners?: boolean;
+  /** The only call that is traced, which is so also where a thread makes it, */
+  call?: string;
+  /** and the folder of the list that it is about. */
+  folder?: string;
   prepare(): Promise<string>;
   /** Asserts on a list at rest, after it was run again. */
   verify(directory: string, seen: Event[], context: string): void;
@@ -496,9 +500,10 @@ interface Stage {
 
 /** Starts the program of a stage under strace. */
 function startTraced(stage: Stage, directory: string, words: string[]): Host {
-  const follow = stage.action === "schedule"; // its asynchronous calls are made in threads
+  const follow = stage.action === "schedule" || !!stage.call; // in threads
+  const about = stage.folder ? ["-P", path.join(directory, stage.folder)] : [];
   if (!stage.runners) {
-    const before = [...strace(follow), ...words];
+    const before = [...strace(follow), ...about, ...words];
     return startHost(stage.action, directory, stage.options, { before });
   }
   const script = path.join(base, `runner-${reports++}`);
@@ -598,21 +603,31 @@ const running: Stage = {
     assertAllDone(directory, ["a", "b"], context);
   },
 };
+const syncing: Stage = { ...running, call: "fsync" };
+const retrying: Stage = {
+  ...running,
+  options: { processes: 1, retries: 1 },
+  prepare: () => newList({ a: ["refuse", log, "a"] }),
+  verify(directory, _seen, context) {
+    assertLegal(directory, "at rest", context);
+    assert.deepEqual(idsIn(directory, "fail"), ["a"], context);
+  },
+};
 const publishing: Stage = {
   ...running,
   runners: true,
+  prepare: () => newList({ a: ["noteMuch", log, "a"], b: ["noteMuch", log, "b"] }),
   verify(directory, seen, context) {
     assertKept(directory, seen, context);
     assert.deepEqual([...idsIn(directory, "done"), ...idsIn(directory, "fail")].sort(), ["a", "b"]);
   },
 };
-const retrying: Stage = {
-  ...publishing,
-  options: { processes: 1, retries: 1 },
-  prepare: () => newList({ a: ["refuse", log, "a"] }),
+const retryingAlone: Stage = {
+  ...retrying,
+  runners: true,
+  prepare: () => newList({ a: ["refuseMuch", log, "a"] }),
   verify(directory, seen, context) {
-    assertLegal(directory, "at rest", context);
-    assert.deepEqual(idsIn(directory, "fail"), ["a"], context);
+    retrying.verify(directory, seen, context);
     assert.equal(seen.filter(({ id }) => id).length, 1, context);
     assert.ok(Number(stored(directory, "fail", "a").attempts) >= 2, context);
   },
@@ -620,8 +635,9 @@ const retrying: Stage = {
 const publishingMany: Stage = {
   ...publishing,
   options: { processes: 1, tasksPerProcess: 10 },
+  prepare: running.prepare,
 };
-const publishingTogether: Stage = { ...publishing, options: { processes: 1, concurrency: 2 } };
+const publishingTogether: Stage = { ...publishingMany, options: { processes: 1, concurrency: 2 } };
 
 let dead: Promise<string> | undefined;
 
@@ -701,6 +717,7 @@ const recovering: Stage = {
 const stages: [string, Stage][] = [
   ["schedules", scheduling],
   ["claims tasks and runs them", running],
+  ["tries a task again", retrying],
   ["recovers what a dead run has left", recovering],
 ];
 for (const [does, stage] of stages) {
@@ -715,11 +732,23 @@ for (const [does, stage] of stages) {
     () => failAtEveryStep(stage),
   );
 }
+check(
+  "a program killed, or met by a disk error, while it brings outcomes to disk loses nothing",
+  noStrace,
+  async () => {
+    for (const folder of [undefined, "done"]) {
+      for (const fault of ["signal=KILL", "error=EIO", "error=ENOSPC"]) {
+        const stage = { ...syncing, folder };
+        assert.ok(await withFault(stage, ["fsync", 1], fault), `${folder}, ${fault}`);
+      }
+    }
+  },
+);
 const runnerStages: [string, Stage][] = [
   ["a runner", publishing],
   ["a kept runner", publishingMany],
   ["a runner of several tasks", publishingTogether],
-  ["the runner of a task that is tried again", retrying],
+  ["the runner of a task that is tried again", retryingAlone],
 ];
 for (const [name, stage] of runnerStages) {
   check(
@@ -765,9 +794,7 @@ check(
       "fsync /todo",
       "write", // the acknowledgement
     ]);
-    fs.rmSync(trace);
-    await startTraced(publishing, directory, words).finished();
-    assert.deepEqual(changesIn(trace, directory), [
+    const filing = [
       "open /running/a.json@+",
       "write /running/a.json@+",
       "rename /running/a.json@ /running/a.json@~done",
@@ -775,8 +802,16 @@ check(
       "rename /running/a.json@+ /done/a.json",
       "fsync /done",
       "unlink /running/a.json@~done",
-      "write /running/a.json@", // the answer
-    ]);
+    ];
+    const answer = "write /running/a.json@";
+    fs.rmSync(trace);
+    await startTraced(syncing, directory, words).finished();
+    const claim = "rename /todo/a.json /running/a.json@";
+    assert.deepEqual(changesIn(trace, directory), [claim, answer, ...filing]);
+    fs.rmSync(trace);
+    const other = await newList({ a: ["noteMuch", log, "a"] });
+    await startTraced(publishing, other, words).finished();
+    assert.deepEqual(changesIn(trace, other), [...filing, answer]);
   },
 );
 
@@ -1725,7 +1760,7 @@ for (const [verb, left, delay] of moments) {
     noStrace || noProc,
     async () => {
       for (const end of ["SIGTERM", "autokill", "SIGKILL"]) {
-        const directory = await newList({ a: ["note", log, "a"] });
+        const directory = await newList({ a: ["noteMuch", log, "a"] });
         const call = delay.split(":")[0];
         const words = ["-o", "/dev/null", "-e", `trace=${call}`, "-e", `inject=${delay}`];
         const options = end === "autokill" ? { autokill: 1.5 } : {};
@@ -1742,6 +1777,25 @@ for (const [verb, left, delay] of moments) {
     },
   );
 }
+
+check(
+  "a run that is ended while it brings an outcome to disk leaves no task between two states",
+  noStrace || noProc,
+  async () => {
+    for (const end of ["SIGTERM", "autokill", "SIGKILL"]) {
+      const directory = await newList({ a: ["note", log, "a"] });
+      const inject = "inject=fsync:delay_enter=1500000:when=1";
+      const words = ["-D", "-o", "/dev/null", "-e", "trace=fsync", "-e", inject];
+      const options = end === "autokill" ? { autokill: 1 } : {};
+      const host = startTraced({ ...syncing, options }, directory, words);
+      await until(() => namesIn(directory, "running").some((name) => /~done$/.test(name)), end);
+      if (end !== "autokill") host.kill(end);
+      await host.ended;
+      if (end === "SIGKILL") await runList(directory);
+      assertAllDone(directory, ["a"], end);
+    }
+  },
+);
 
 check("a claim of a task that is done already is dropped", false, async () => {
   const owner = await deadOwner();

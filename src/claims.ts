@@ -4,9 +4,9 @@
  * @module
  */
 
-import { exists, infoOf, move, record, remove, settle, type State, textOf } from "./files.ts";
+import { exists, infoOf, move, record, remove, settle, type State } from "./files.ts";
 import { KILL, NAMESPACE, printedBy, shell, START } from "./processes.ts";
-import { environment, system } from "./system.ts";
+import { environment, succeeds, system } from "./system.ts";
 import { encodeThrown } from "./values.ts";
 
 let lastId = 0;
@@ -105,16 +105,19 @@ export function recover(
     const isLeft = settle(claim) === "running";
     const taken = `${directory}/running/${id}.json@${owner}`; // so that only one of us counts it
     if (!isLeft || exists(`${directory}/done/${id}.json`)) remove(claim);
-    else if (move(claim, taken)) filed(taken, recordCrash(taken, maxCrashes));
-    else continue; // whoever has sealed or taken it needs what was written aside
+    else {
+      let text = ""; // which is read before anything moves, as that may fail
+      succeeds(() => text = system.readTextFileSync(claim));
+      if (!move(claim, taken)) continue; // whoever has sealed or taken it needs what was written aside
+      filed(taken, recordCrash(taken, text, maxCrashes));
+    }
     remove(`${claim}+`);
   }
   return [...alive.values()].includes(undefined);
 }
 
 /** Counts the death of a run against a task that was running in it, as it may have been the cause. */
-function recordCrash(claim: string, maxCrashes: number): State {
-  const text = textOf(claim);
+function recordCrash(claim: string, text: string, maxCrashes: number): State {
   const crashes = 1 + (Number(/^ *"crashes": (\d+)/m.exec(text)?.[1]) || 0);
   const message =
     `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;

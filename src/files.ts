@@ -15,6 +15,7 @@
  * @module
  */
 
+import type { Told } from "./single.ts";
 import type { Step } from "./steps.ts";
 import { all, parse, stringify, succeeds, system, writeAll } from "./system.ts";
 import { decode, encodeThrown } from "./values.ts";
@@ -140,6 +141,11 @@ export type Outcome =
   & Record<string, unknown>
   & ({ returnValue: unknown } | { errorValue: unknown });
 
+/** What the process of a task has told, as an outcome. */
+export function outcomeOf({ begin, ...others }: Told): Outcome {
+  return { started: new Date(begin).toISOString(), ...others };
+}
+
 /** An outcome that is decided. `file` is where it was written, aside: it is to be synced and moved. */
 export type Sealed = {
   claim: string;
@@ -148,6 +154,31 @@ export type Sealed = {
   seal?: Seal; // none, if the task was filed already by another run
   file?: Deno.FsFile;
 };
+
+/** Files outcomes, one batch after the other: those that come meanwhile are filed together. */
+export class Filing {
+  readonly waiting: Sealed[] = [];
+  batch: Sealed[] = [];
+  work?: Promise<void>; // until there is nothing left to file
+
+  constructor(
+    readonly filed: (batch: Sealed[]) => void,
+    readonly failed: (error: unknown) => void,
+  ) {}
+
+  add(sealed: Sealed): void {
+    this.waiting.push(sealed);
+    this.work ??= this.fileBatches().catch(this.failed);
+  }
+
+  async fileBatches(): Promise<void> {
+    while ((this.batch = this.waiting.splice(0, 32)).length) {
+      await fileAll(this.batch);
+      this.filed(this.batch);
+    }
+    this.work = undefined;
+  }
+}
 
 /** Files the outcome of a claimed task; a failed one goes to `todo` as long as it may be retried. */
 export function record(claim: string, text: string, outcome: Outcome, retries = 0): Sealed {

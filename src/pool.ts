@@ -7,13 +7,17 @@
 import { idsIn, lease, newOwner, recover } from "./claims.ts";
 import {
   exists,
+  Filing,
   locate,
   move,
+  outcomeOf,
   putBack,
   readTask,
   record,
   remove,
+  type Sealed,
   sealOf,
+  sealOutcome,
   settle,
   type State,
   stateOf,
@@ -23,6 +27,8 @@ import {
 import { beforeEnd, KILL, killGroup, shell, spawnGroup } from "./processes.ts";
 import { deathOf, isEndOfJob } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
+import { ORDER, type Order, runSingle, type Told } from "./single.ts";
+import { importModule, stepsOf } from "./steps.ts";
 import {
   environment,
   fileUrl,
@@ -38,7 +44,7 @@ import {
   within,
   writeAll,
 } from "./system.ts";
-import { type Callable, decode, encode, encodeThrown } from "./values.ts";
+import { type Callable, decode, encode, encodeThrown, isPlain } from "./values.ts";
 
 /** The options of `TaskList.run()`. */
 export interface RunOptions {
@@ -102,11 +108,16 @@ export type Settings = {
   concurrency: number;
   descriptor: 0 | 3;
 };
-/** What a runner tells of a task; for a list, the detail is the number of attempts. */
+/**
+ * What a runner tells of a task. For a list, the detail is the number of attempts; or, if a secret stands
+ * for the state, what the pool is to file.
+ */
 export type Answer = [key: string, state: State, detail: unknown];
 type Optional = "session" | "ids" | "onOutput" | "signal";
 const optional = ["session", "ids", "onOutput", "signal", "ordered"];
 type Options = Required<Omit<RunOptions, Optional>> & Pick<RunOptions, Optional> & MapOptions;
+
+const always = () => true;
 
 /** The options with their defaults; throws if one is out of range. */
 export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
@@ -121,7 +132,7 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     retryDelay: 0,
     maxFailures: Infinity,
     maxCrashes: 3,
-    mayStart: () => true,
+    mayStart: always,
     permissions: options.permissions ?? allPermissions(),
   };
   const unknown = given.find(([name]) => !(name in checked) && !optional.includes(name));
@@ -156,15 +167,18 @@ function allPermissions(): string[] {
   );
 }
 
+/** A task that a runner has: since when, what will kill it, and what the process of one task got. */
+type Held = { begun?: Date; timer?: Timer; text?: string; secret?: string };
+
 /** A process that runs tasks, as its pool sees it. */
 interface Runner {
-  held: Map<string, { begun?: Date; timer?: Timer }>; // its tasks by their keys, and their autokill
+  held: Map<string, Held>; // its tasks by their keys
   given: number; // how many tasks it ever got,
   last: string; // and the key of the last
   marker: string; // what the environment of all its descendants contains
-  start: { command: string[]; directory: string }; // how and where it was started
   isEnded: boolean; // it gets no more
   isKilled: boolean;
+  hold(key: string, held?: Held): void;
   give(key: string, request: unknown): void;
   end(): void;
   kill(): void;
@@ -182,10 +196,12 @@ abstract class Pool {
   longestAnswer = 10_000; // characters
   answered = 0;
   firstAnswer = 0; // when it came, in milliseconds
-  spare?: Runner; // has been started ahead of its task
-  mayPrepare = true;
 
-  constructor(readonly options: Options) {}
+  readonly session?: string; // the URL of a module
+
+  constructor(readonly options: Options) {
+    if (options.session) this.session = fileUrl(`${options.session}`);
+  }
 
   /** Takes an answer; false if it was none, but something that a task has printed. */
   abstract answer(runner: Runner, answer: Answer): boolean;
@@ -195,60 +211,51 @@ abstract class Pool {
   abstract fill(): void;
   abstract output(runner: Runner, text: string, stream: Stream): void;
 
-  /** A new runner, or the spare one if that was started in the same way. */
+  /** Starts a runner. */
   start(access: string[], firstTask: string, isAlone = false): Runner {
-    const { session, retries, permissions, tasksPerProcess } = this.options;
+    const { retries, permissions, tasksPerProcess } = this.options;
     const concurrency = isAlone ? 1 : this.options.concurrency;
     const isKept = !isAlone && tasksPerProcess > 1;
     const isApart = isKept && isUnlimited(permissions); // as Deno lets nobody else open a descriptor
     const settings: Settings = {
-      session: session && fileUrl(`${session}`),
+      session: this.session,
       retries,
       concurrency,
       descriptor: isApart ? 3 : 0,
     };
-    const command = runnerCommand(stringify(settings), permissions, access, firstTask);
+    const command = runnerCommand(permissions, access, firstTask, stringify(settings));
     // a kept runner has its requests on another descriptor, so that no task can read them from stdin
     if (isApart) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
-    const start = { command, directory: system.cwd() };
-    const { spare } = this;
-    this.spare = undefined;
-    if (spare && !spare.isEnded && stringify(spare.start) === stringify(start)) return spare;
-    spare?.kill();
-    return this.spawn(start);
-  }
-
-  /** Starts a runner ahead of its task, if tasks are so short that this helps, and hides its start. */
-  prepare(): void {
-    const last = [...this.runners].at(-1);
-    const isWorthIt = this.mayPrepare && !this.spare && this.depth(200) > 0;
-    if (isWorthIt && last) this.spare = this.spawn(last.start);
+    return this.spawn(command);
   }
 
   /** Starts a process that runs this module, in a process group of its own. */
-  spawn(start: Runner["start"]): Runner {
+  spawn(command: string[], order?: string): Runner {
     const marker = `/${this.owner}.${runnersStarted++}/`;
-    const process = spawnGroup(start.command, {
-      FORREST_TASKS: environment("FORREST_TASKS") + marker,
-    });
-    const input = process.stdin.getWriter();
+    const marked = { FORREST_TASKS: environment("FORREST_TASKS") + marker };
+    const process = order === undefined
+      ? spawnGroup(command, { env: marked })
+      : spawnGroup(command, { env: { ...marked, [ORDER]: order }, stdin: "null" });
+    const input = order === undefined ? process.stdin.getWriter() : undefined;
     const ignore = () => {}; // it is dead, and `lose` will follow
     const runner: Runner = {
       held: new Map(),
       given: 0,
       last: "",
       marker,
-      start,
       isEnded: false,
       isKilled: false,
-      give(key, request) {
+      hold(key, held = {}) {
         runner.given++;
         runner.last = key;
-        runner.held.set(key, {});
-        input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
+        runner.held.set(key, held);
+      },
+      give(key, request) {
+        runner.hold(key);
+        input?.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
       },
       end() {
-        if (!runner.isEnded) input.close().catch(ignore);
+        if (!runner.isEnded) input?.close().catch(ignore);
         runner.isEnded = true;
       },
       kill() {
@@ -298,9 +305,10 @@ abstract class Pool {
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.runners.delete(runner);
-    if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
     for (const { timer } of runner.held.values()) clearTimeout(timer);
-    this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
+    if (runner.held.size) {
+      this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
+    }
     this.change();
   }
 
@@ -308,7 +316,7 @@ abstract class Pool {
   leastBusy(room: number): Runner | undefined {
     const { processes, tasksPerProcess } = this.options;
     const free = [...this.runners].filter((runner) =>
-      !runner.isEnded && runner !== this.spare && runner.given < tasksPerProcess
+      !runner.isEnded && runner.given < tasksPerProcess
     );
     const [runner] = free.sort((a, b) => a.held.size - b.held.size);
     if (!runner || runner.held.size >= room) return;
@@ -326,9 +334,7 @@ abstract class Pool {
 
   /** How many processes run tasks, or may get some: those that are only to exit do not count. */
   running(): number {
-    const isRunning = (runner: Runner) =>
-      runner !== this.spare && (!runner.isEnded || runner.held.size > 0);
-    return [...this.runners].filter(isRunning).length;
+    return [...this.runners].filter(({ isEnded, held }) => !isEnded || held.size > 0).length;
   }
 
   change(): void {
@@ -390,6 +396,11 @@ export class ListPool extends Pool {
   failures = 0;
   isRefused = false; // by `mayStart`
   log?: Deno.FsFile;
+  readonly filing: Filing = new Filing((batch) => this.filed(batch), (error) => {
+    this.try(() => {
+      throw error;
+    });
+  });
 
   constructor(readonly directory: string, options: Options, logFile?: string) {
     super(options);
@@ -417,7 +428,7 @@ export class ListPool extends Pool {
         yield readTask(path);
       } else if (this.problem) throw this.problem;
       else if (this.isStopped) return;
-      else if (this.runners.size || this.waiting) {
+      else if (this.runners.size || this.waiting || this.filing.work) {
         await new Promise<void>((resolve) => this.wake = resolve);
       } else if (this.failures > maxFailures) {
         const left = `${idsIn(this.directory, "todo").length} tasks are left in \`todo\``;
@@ -430,7 +441,13 @@ export class ListPool extends Pool {
 
   /** Whether nothing more is to be started. */
   isOver(): boolean {
-    return this.isStopped || this.isRefused || this.failures > this.options.maxFailures;
+    const failing = this.unfiled().filter(({ state }) => state === "fail").length;
+    return this.isStopped || this.isRefused || this.failures + failing > this.options.maxFailures;
+  }
+
+  /** The outcomes that are being filed. */
+  unfiled(): Sealed[] {
+    return [...this.filing.batch, ...this.filing.waiting];
   }
 
   /** Looks for tasks in `todo` and with dead runs; false if there are none. */
@@ -464,10 +481,11 @@ export class ListPool extends Pool {
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         if (id === undefined || isAlone) this.endIdle(isAlone);
-        else if (tasksPerProcess === 1) this.prepare();
         return;
       }
-      this.isRefused = !this.options.mayStart();
+      const { mayStart } = this.options;
+      if (mayStart !== always && this.filing.work) return; // it is to see all outcomes in their place
+      this.isRefused = !mayStart();
       if (this.isRefused) continue;
       if (this.again.length) this.again.pop();
       else {
@@ -476,8 +494,11 @@ export class ListPool extends Pool {
       }
       const claim = this.claim(id);
       if (!claim) continue;
-      const runner = free ?? this.start([this.directory], textOf(claim), isAlone);
-      runner.give(claim, claim);
+      const text = free ? "" : textOf(claim);
+      const isSingle = isAlone || tasksPerProcess === 1;
+      const single = isSingle ? this.startSingle(claim, text) : undefined;
+      const runner = single ?? free ?? this.start([this.directory], text, isAlone);
+      if (!single) runner.give(claim, claim);
       this.begin(runner);
       if (isAlone || runner.given >= tasksPerProcess) runner.end();
     }
@@ -485,7 +506,6 @@ export class ListPool extends Pool {
 
   /** Ends all runners as soon as they have nothing to do; or those that have nothing to do now. */
   endIdle(isNow: boolean): void {
-    this.spare?.kill(); // it has nothing to finish
     for (const runner of this.runners) if (!isNow || !runner.held.size) runner.end();
   }
 
@@ -515,18 +535,47 @@ export class ListPool extends Pool {
     this.left -= some;
   }
 
-  answer(runner: Runner, [claim, state, attempts]: Answer): boolean {
-    if (!runner.held.has(claim) || exists(claim)) return false;
+  /** Starts a process for one task, and gives it that; undefined if it is none to be given in this way. */
+  startSingle(claim: string, text: string): Runner | undefined {
+    const { session, options: { permissions, retries } } = this;
+    const secret = crypto.randomUUID();
+    const order = isUnlimited(permissions) && orderOf({ claim, secret, session, retries }, text);
+    if (!order) return;
+    const runner = this.spawn(runnerCommand(permissions, [], text), order);
+    runner.hold(claim, { text, secret });
+    runner.end();
+    return runner;
+  }
+
+  /** Takes what the process of one task has told, and begins to file it. */
+  take(runner: Runner, claim: string, told: Told): boolean {
+    const { text, timer } = runner.held.get(claim)!;
+    this.filing.add(sealOutcome(claim, text!, outcomeOf(told), this.options.retries));
+    clearTimeout(timer);
+    runner.held.delete(claim);
+    this.change();
+    return true;
+  }
+
+  filed(batch: Sealed[]): void {
+    if (this.isStopped) return; // then they were filed at once
+    for (const { claim, state, attempts } of batch) this.settled(claim, state, attempts);
+  }
+
+  answer(runner: Runner, [claim, state, detail]: Answer): boolean {
+    const held = runner.held.get(claim);
+    if (held?.secret && held.secret === state) return this.take(runner, claim, detail as Told);
+    if (!held || exists(claim)) return false;
     const { id } = locate(claim);
     const isFiled = state === "todo"
       ? !sealOf(claim) && stateOf(this.directory, id)
       : exists(`${this.directory}/${state}/${id}.json`);
     if (!isFiled) return false;
     if (!this.answered++) this.firstAnswer = performance.now();
-    clearTimeout(runner.held.get(claim)!.timer);
+    clearTimeout(held.timer);
     runner.held.delete(claim);
     this.begin(runner);
-    this.settled(claim, state, attempts as number);
+    this.settled(claim, state, detail as number);
     return true;
   }
 
@@ -604,12 +653,11 @@ export class ListPool extends Pool {
   }
 
   override stop(): void {
-    const claims = [...this.runners].flatMap(({ held }) => [...held]);
+    const held = [...this.runners].flatMap(({ held }) => [...held]);
     super.stop();
-    for (const [claim, { timer }] of claims) {
-      clearTimeout(timer);
-      this.try(() => putBack(claim));
-    }
+    for (const [, { timer }] of held) clearTimeout(timer);
+    const claims = [...held.map(([claim]) => claim), ...this.unfiled().map(({ claim }) => claim)];
+    for (const claim of claims) this.try(() => putBack(claim));
   }
 
   /** Shows other hosts that we are alive. */
@@ -645,19 +693,49 @@ export class ListPool extends Pool {
   }
 }
 
-/** The command that starts a runner: this runtime with this module, or a compiled program itself. */
+/** What the process of one task is told; undefined if that is too long, or the task not a whole one. */
+function orderOf(order: Omit<Order, "steps">, text: string): string | undefined {
+  if (text.length > 16_000) return;
+  try {
+    const steps = stepsOf(text, order.claim);
+    const isPlainCall = steps.length === 1 && !stringify(steps).includes('"$');
+    return stringify({ ...order, steps, call: isPlainCall ? placeOf(steps[0].call) : undefined });
+  } catch { /* a runner will say what is wrong with it */ }
+}
+
+function placeOf(call: unknown): Order["call"] {
+  if (typeof call !== "string" || !/^file:.*#/.test(call)) return;
+  const hash = call.lastIndexOf("#");
+  const url = call.slice(0, hash);
+  return { url, place: pathOf(url), name: call.slice(hash + 1) };
+}
+
+/** What a new process is to evaluate: to serve a pool, or without settings to run one task. */
+function codeFor(settings?: string): string {
+  const url = new URL(".", import.meta.url).href;
+  const isDeno = !!globalThis.Deno;
+  const quote = (file: string) => stringify((isDeno ? url : pathOf(url)) + file);
+  // to require is faster than to import, for which Bun starts threads
+  if (settings && !isDeno) return `import.meta.require(${quote("runner.ts")}).serve(${settings})`;
+  if (settings) return `import { serve } from ${quote("runner.ts")}; await serve(${settings})`;
+  const load = `(name) => ${isDeno ? "import" : "import.meta.require"}(${
+    quote("")
+  } + name + ".ts")`;
+  const helpers = [stringify(ORDER), load, importModule, isPlain].join(", ");
+  return `${isDeno ? "await " : ""}(${runSingle})(${helpers})`;
+}
+
+/** The command that starts a runner: this runtime with some code, or a compiled program itself. */
 function runnerCommand(
-  settings: string,
   permissions: string[],
   access: string[],
   firstTask: string,
+  settings?: string,
 ): string[] {
   const program = system.execPath();
-  if (isBundled) return [program, RUNNER, settings];
-  const runner = new URL("./runner.ts", import.meta.url).href;
-  // to require is faster than to import, for which Bun starts threads
-  const required = `import.meta.require(${stringify(pathOf(runner))}).serve(${settings})`;
-  if (!globalThis.Deno) return [program, "-e", required];
+  if (isBundled) return [program, RUNNER, ...settings ? [settings] : []];
+  const code = codeFor(settings);
+  if (!globalThis.Deno) return [program, "-e", code];
   // Deno takes import map, packages and lock file from beside its main module, so it is given one that
   // would lie in the task's project. It never gets there, as the runner exits in the preloaded module.
   const module = /"call": ?"(file:[^"#]*)/.exec(firstTask)?.[1] ?? system.mainModule;
@@ -665,12 +743,8 @@ function runnerCommand(
   // What is preloaded waits for the runner, and no module of ours, as task modules import them. A module
   // that it could import by a literal name needs no permission to be read.
   const modules = isUnlimited(permissions) ? [] : [...firstTask.matchAll(/"call": ?("[^"#]*)#/g)];
-  const start = [
-    `import { serve } from ${stringify(runner)}`,
-    ...modules.map(([, module]) => `() => import(${module}")`),
-    `await serve(${settings})`,
-  ];
-  const preload = `data:text/javascript,${encodeURIComponent(start.join(";"))}`;
+  const literals = modules.map(([, module]) => `() => import(${module}")`);
+  const preload = `data:text/javascript,${encodeURIComponent([...literals, code].join(";"))}`;
   const flags = isUnlimited(permissions) ? permissions : withAccess(permissions, access);
   return [
     program,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { fileAll, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
+import { Filing, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
 import { all, parse, race, stringify, system, writeAll } from "./system.ts";
@@ -16,9 +16,7 @@ export async function serve(settings: Settings): Promise<never> {
   const input = descriptor ? system.openSync(`/dev/fd/${descriptor}`) : system.stdin;
   const [buffer, decoder, directory] = [new Uint8Array(8192), new TextDecoder(), system.cwd()];
   const busy = new Set<Promise<void>>();
-  const sealed: Sealed[] = [];
   let text = "";
-  let filing: Promise<void> | undefined;
   const say = (answers: Answer[]) =>
     writeAll(system.stdout, answers.map((answer) => `\x1e${stringify(answer)}\n`).join(""));
   const answerOf = ({ claim, state, attempts }: Sealed): Answer => [claim, state, attempts];
@@ -26,29 +24,21 @@ export async function serve(settings: Settings): Promise<never> {
     if (descriptor) system.chdir(directory); // as the task before may have left it
     if (typeof request !== "string") return say([await call(request.key, request.step, session)]);
     const outcome = await run(request, session);
-    if (busy.size > 1 || filing || text.includes("\n")) {
-      sealed.push(sealOutcome(request, ...outcome, retries));
-      filing ??= file().catch(die);
+    if (busy.size > 1 || filing.work || text.includes("\n")) {
+      filing.add(sealOutcome(request, ...outcome, retries)); // while other tasks run
     } else {
       say([answerOf(record(request, ...outcome, retries))]);
     }
-  };
-  /** Files outcomes while other tasks run; those that are sealed meanwhile are filed together. */
-  const file = async () => {
-    for (let batch; (batch = sealed.splice(0, 32)).length;) {
-      await fileAll(batch);
-      say(batch.map(answerOf));
-    }
-    filing = undefined;
   };
   const die = (error: unknown): never => {
     writeAll(system.stderr, `${(error as Error)?.stack ?? error}\n`);
     system.exit(70); // neither filed nor answered: the pool knows what to do
   };
+  const filing = new Filing((batch) => say(batch.map(answerOf)), die);
   while (true) {
     const end = text.indexOf("\n");
     if (end < 0) { // a synchronous read, as long as nothing else is to be done, starts faster
-      const isIdle = !busy.size && !filing;
+      const isIdle = !busy.size && !filing.work;
       const length = await (isIdle ? input.readSync(buffer) : input.read(buffer));
       if (!length) break;
       text += decoder.decode(buffer.subarray(0, length), { stream: true });
@@ -61,7 +51,7 @@ export async function serve(settings: Settings): Promise<never> {
     if (busy.size >= concurrency) await race(busy);
   }
   await all(busy);
-  await filing;
+  await filing.work;
   if (globalThis.Deno) system.exit(0);
   // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive
   return setTimeout(() => system.exit(0), 200).unref() as never;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { fileUrl, parse, pathOf, shared, stringify } from "./system.ts";
+import { fileUrl, parse, pathOf, stringify } from "./system.ts";
 import { type Callable, decode, follow, type Path } from "./values.ts";
 
 /** A step of a task file: a call with its arguments, or a value. */
@@ -101,7 +101,7 @@ async function loadFunctions(stored: unknown, session?: string): Promise<void> {
 async function load(call: unknown, session?: string): Promise<[unknown, unknown]> {
   if (typeof call === "function") return [undefined, call];
   if (typeof call === "object" && typeof (call as { source?: unknown })?.source === "string") {
-    const scope = session ? await importModule(session) : {};
+    const scope = session ? await importFrom(session) : {};
     return [undefined, compile((call as { source: string }).source, scope)];
   }
   if (typeof call !== "string") {
@@ -115,7 +115,7 @@ async function load(call: unknown, session?: string): Promise<[unknown, unknown]
     ? globalThis
     : module === "forrest"
     ? (await import("./programs.ts")).ownFunctions // here, as few need it
-    : await importModule(module);
+    : await importFrom(module);
   for (const key of path) {
     owner = value;
     value = value && Object.hasOwn(value, key)
@@ -129,33 +129,44 @@ async function load(call: unknown, session?: string): Promise<[unknown, unknown]
   throw new TypeError(`\`${call}\` is not a function${known}`);
 }
 
+async function importFrom(path: string): Promise<Record<string, unknown>> {
+  const url = fileUrl(path);
+  return await importModule(url, url.startsWith("file:") ? pathOf(url) : url);
+}
+
+/**
+ * Imports a module, and shows meanwhile that it does; `place` is how its URL stands in a stack. This
+ * refers to nothing around it, as its text is handed to the processes of single tasks.
+ */
+export async function importModule(url: string, place: string): Promise<Record<string, unknown>> {
+  const importing = (globalThis as never as Importing)[Symbol.for("forrest.importing")] ??=
+    new Set();
+  const preload = (): void => { // without the threads that `import()` starts in Bun, if it can be done
+    try {
+      (import.meta as { require?: (place: string) => unknown }).require?.(place);
+    } catch (error) {
+      if (!`${(error as Error)?.message}`.startsWith("require() async module")) throw error;
+    }
+  };
+  importing.add(place);
+  try {
+    preload();
+    return await import(url);
+  } finally {
+    importing.delete(place);
+  }
+}
+
+/** The places of the modules that are being imported, by all copies of forrest in one process. */
+type Importing = Record<symbol, Set<string>>;
+
 /** Throws if a module starts tasks while a runner imports it: that would start runners without end. */
 export function refuseWhileImporting(): void {
   const stack = decodeURI(new Error().stack ?? "");
-  if (![...shared.importing].some((path) => stack.includes(path))) return;
+  const importing = (globalThis as never as Importing)[Symbol.for("forrest.importing")] ?? [];
+  if (![...importing].some((path) => stack.includes(path))) return;
   const fix = "put the main part of the script in `if (import.meta.main) { ... }`";
   throw new Error(`Cannot start tasks while a runner imports this module for a function: ${fix}`);
-}
-
-async function importModule(path: string): Promise<Record<string, unknown>> {
-  const url = fileUrl(path);
-  const place = url.startsWith("file:") ? pathOf(url) : url; // as it stands in a stack
-  shared.importing.add(place);
-  try {
-    preload(place);
-    return await import(url);
-  } finally {
-    shared.importing.delete(place);
-  }
-}
-
-/** Loads a module without the threads that `import()` starts in Bun, where that is possible. */
-function preload(place: string): void {
-  try {
-    (import.meta as { require?: (place: string) => unknown }).require?.(place);
-  } catch (error) {
-    if (!`${(error as Error)?.message}`.startsWith("require() async module")) throw error;
-  }
 }
 
 /** Evaluates the text of a function, with the exports of the session module in scope. */

@@ -29,11 +29,8 @@ export const isBundled = !import.meta.url.endsWith("/src/system.ts") ||
   !!(system.build as { standalone?: boolean }).standalone;
 
 /** What all copies of forrest in one process share. */
-export const shared: { steps: number; importing: Set<string> } =
-  (globalThis as Record<symbol, never>)[Symbol.for("forrest")] ??= {
-    steps: 0,
-    importing: new Set(),
-  } as never;
+export const shared: { steps: number } =
+  (globalThis as Record<symbol, never>)[Symbol.for("forrest")] ??= { steps: 0 } as never;
 
 /** The URL of a path; an absolute URL or another specifier stays as it is. */
 export function fileUrl(path: string): string {

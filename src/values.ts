@@ -75,7 +75,8 @@ export function encode(value: unknown, name: string, leaf?: Place["leaf"]): unkn
   return encodeAt(value, { name, keys: [], inside: new Set(), leaf });
 }
 
-function isPlain(value: unknown): boolean {
+/** Whether JSON holds a value as it is. Its text, too, is handed to the processes of single tasks. */
+export function isPlain(value: unknown): boolean {
   if (typeof value === "number") return Number.isFinite(value) && !Object.is(value, -0);
   return value === null || typeof value === "string" || typeof value === "boolean";
 }

@@ -13,6 +13,11 @@ export function note(log: string, name: string): string {
   return token;
 }
 
+/** The same, with a result that its process files itself, as it is too long to be told. */
+export function noteMuch(log: string, name: string): string {
+  return note(log, name) + "x".repeat(100_000);
+}
+
 export async function slowNote(log: string, name: string, milliseconds: number): Promise<string> {
   const token = note(log, name);
   await wait(milliseconds);
@@ -22,6 +27,11 @@ export async function slowNote(log: string, name: string, milliseconds: number):
 export function refuse(log: string, name: string): never {
   note(log, name);
   throw new Error("refused");
+}
+
+export function refuseMuch(log: string, name: string): never {
+  note(log, name);
+  throw new Error("refused".repeat(10_000));
 }
 
 export async function sleep(log: string, name: string): Promise<void> {
