@@ -803,15 +803,16 @@ check(
       "fsync /done",
       "unlink /running/a.json@~done",
     ];
-    const answer = "write /running/a.json@";
+    const told = "write /running/a.json@"; // by a pipe
     fs.rmSync(trace);
     await startTraced(syncing, directory, words).finished();
     const claim = "rename /todo/a.json /running/a.json@";
-    assert.deepEqual(changesIn(trace, directory), [claim, answer, ...filing]);
+    const changes = changesIn(trace, directory).filter((change) => change !== told);
+    assert.deepEqual(changes, [claim, ...filing]);
     fs.rmSync(trace);
     const other = await newList({ a: ["noteMuch", log, "a"] });
     await startTraced(publishing, other, words).finished();
-    assert.deepEqual(changesIn(trace, other), [...filing, answer]);
+    assert.deepEqual(changesIn(trace, other), [...filing, told]);
   },
 );
 

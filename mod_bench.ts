@@ -140,14 +140,15 @@ if (isWanted("large list")) {
 }
 
 if (isWanted("fresh processes")) {
-  const count = 200;
+  const count = 500;
   // beside the task module, so that both find the same configuration
   const empty = fileURLToPath(new URL("./testdata/empty.ts", import.meta.url));
   const input = "x\n".repeat(count);
-  const lists = await Promise.all(Array.from({ length: 5 }, () => listOf(count)));
+  const lists = await Promise.all(Array.from({ length: 3 }, () => listOf(count)));
   const [ours, floor] = await pairs(
     () => consume(lists.pop()!.run({ processes: 2 })),
     () => execFileSync("xargs", ["-P2", "-n1", ...prefix, empty], { input }),
+    3,
   );
   const bar = runtime === "Deno" ? "0.85" : "0.8";
   row(

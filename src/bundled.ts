@@ -7,7 +7,7 @@
 
 import * as files from "./files.ts";
 import { serve } from "./runner.ts";
-import { type Load, ORDER, runSingle } from "./single.ts";
+import { type Load, runSingle } from "./single.ts";
 import * as steps from "./steps.ts";
 import { isBundled, nodeProcess, parse, RUNNER, system } from "./system.ts";
 import * as values from "./values.ts";
@@ -17,7 +17,7 @@ if (isBundled && system.args[0] === RUNNER) {
   const start = () =>
     system.args[1]
       ? serve(parse(system.args[1]))
-      : runSingle(ORDER, load, steps.importModule, values.isPlain);
+      : runSingle(load, steps.importModule, values.isPlain);
   if (globalThis.Deno) await start();
   // Bun would wait at full speed, and for ever where a task waits for what nothing will settle
   const halt = new Error("This process is a runner, and no program");

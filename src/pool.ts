@@ -5,6 +5,7 @@
  */
 
 import { idsIn, lease, newOwner, recover } from "./claims.ts";
+import { isUnlimited, orderOf, projectOf, runningOne, serving } from "./commands.ts";
 import {
   exists,
   Filing,
@@ -27,15 +28,11 @@ import {
 import { beforeEnd, KILL, killGroup, shell, spawnGroup } from "./processes.ts";
 import { deathOf, isEndOfJob } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
-import { ORDER, type Order, runSingle, type Told } from "./single.ts";
-import { importModule, stepsOf } from "./steps.ts";
+import type { Told } from "./single.ts";
 import {
   environment,
   fileUrl,
-  isBundled,
   parse,
-  pathOf,
-  RUNNER,
   sleep,
   type Stream,
   stringify,
@@ -44,7 +41,7 @@ import {
   within,
   writeAll,
 } from "./system.ts";
-import { type Callable, decode, encode, encodeThrown, isPlain } from "./values.ts";
+import { type Callable, decode, encode, encodeThrown } from "./values.ts";
 
 /** The options of `TaskList.run()`. */
 export interface RunOptions {
@@ -170,16 +167,19 @@ function allPermissions(): string[] {
 /** A task that a runner has: since when, what will kill it, and what the process of one task got. */
 type Held = { begun?: Date; timer?: Timer; text?: string; secret?: string };
 
+/** How a process is started, and where. */
+type Start = { command: string[]; directory: string; isSingle?: boolean };
+
 /** A process that runs tasks, as its pool sees it. */
 interface Runner {
   held: Map<string, Held>; // its tasks by their keys
   given: number; // how many tasks it ever got,
   last: string; // and the key of the last
   marker: string; // what the environment of all its descendants contains
+  start: Start;
   isEnded: boolean; // it gets no more
   isKilled: boolean;
-  hold(key: string, held?: Held): void;
-  give(key: string, request: unknown): void;
+  give(key: string, request: unknown, held?: Held): void;
   end(): void;
   kill(): void;
 }
@@ -196,6 +196,8 @@ abstract class Pool {
   longestAnswer = 10_000; // characters
   answered = 0;
   firstAnswer = 0; // when it came, in milliseconds
+  spare?: Runner; // has been started ahead of its task
+  mayPrepare = true;
 
   readonly session?: string; // the URL of a module
 
@@ -217,45 +219,45 @@ abstract class Pool {
     const concurrency = isAlone ? 1 : this.options.concurrency;
     const isKept = !isAlone && tasksPerProcess > 1;
     const isApart = isKept && isUnlimited(permissions); // as Deno lets nobody else open a descriptor
-    const settings: Settings = {
-      session: this.session,
-      retries,
-      concurrency,
-      descriptor: isApart ? 3 : 0,
-    };
-    const command = runnerCommand(permissions, access, firstTask, stringify(settings));
+    const descriptor = isApart ? 3 : 0;
+    const settings: Settings = { session: this.session, retries, concurrency, descriptor };
+    const command = serving(stringify(settings), permissions, access, firstTask);
     // a kept runner has its requests on another descriptor, so that no task can read them from stdin
     if (isApart) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
-    return this.spawn(command);
+    return this.spawn({ command, directory: system.cwd() });
+  }
+
+  /** Starts a runner ahead of its task, if tasks are so short that this helps, and hides its start. */
+  prepare(): void {
+    const start = [...this.runners].at(-1)?.start;
+    const isWorthIt = this.mayPrepare && !this.spare && this.depth(200) > 0;
+    if (isWorthIt && start?.isSingle) this.spare = this.spawn(start);
   }
 
   /** Starts a process that runs this module, in a process group of its own. */
-  spawn(command: string[], order?: string): Runner {
+  spawn(start: Start): Runner {
     const marker = `/${this.owner}.${runnersStarted++}/`;
-    const marked = { FORREST_TASKS: environment("FORREST_TASKS") + marker };
-    const process = order === undefined
-      ? spawnGroup(command, { env: marked })
-      : spawnGroup(command, { env: { ...marked, [ORDER]: order }, stdin: "null" });
-    const input = order === undefined ? process.stdin.getWriter() : undefined;
+    const process = spawnGroup(start.command, {
+      FORREST_TASKS: environment("FORREST_TASKS") + marker,
+    });
+    const input = process.stdin.getWriter();
     const ignore = () => {}; // it is dead, and `lose` will follow
     const runner: Runner = {
       held: new Map(),
       given: 0,
       last: "",
       marker,
+      start,
       isEnded: false,
       isKilled: false,
-      hold(key, held = {}) {
+      give(key, request, held = {}) {
         runner.given++;
         runner.last = key;
         runner.held.set(key, held);
-      },
-      give(key, request) {
-        runner.hold(key);
-        input?.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
+        input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
       },
       end() {
-        if (!runner.isEnded) input?.close().catch(ignore);
+        if (!runner.isEnded) input.close().catch(ignore);
         runner.isEnded = true;
       },
       kill() {
@@ -278,8 +280,11 @@ abstract class Pool {
     const read = async (stream: Stream) => {
       const decoder = new TextDecoder();
       let text = "";
+      let hasPrompt = stream === "stdout" && runner.start.isSingle && !globalThis.Deno;
       for await (const chunk of process[stream]) {
         text += decoder.decode(chunk, { stream: true });
+        if (hasPrompt && text.startsWith(" ")) text = text.slice(1); // which `prompt()` has printed
+        hasPrompt = false;
         let start = text.indexOf("\x1e");
         for (let end; start >= 0 && (end = text.indexOf("\n", start)) >= 0;) {
           start = text.lastIndexOf("\x1e", end);
@@ -305,6 +310,7 @@ abstract class Pool {
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.runners.delete(runner);
+    if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
     for (const { timer } of runner.held.values()) clearTimeout(timer);
     if (runner.held.size) {
       this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
@@ -316,11 +322,16 @@ abstract class Pool {
   leastBusy(room: number): Runner | undefined {
     const { processes, tasksPerProcess } = this.options;
     const free = [...this.runners].filter((runner) =>
-      !runner.isEnded && runner.given < tasksPerProcess
+      !runner.isEnded && runner !== this.spare && runner.given < tasksPerProcess
     );
     const [runner] = free.sort((a, b) => a.held.size - b.held.size);
     if (!runner || runner.held.size >= room) return;
     return runner.held.size && this.running() < processes ? undefined : runner;
+  }
+
+  /** Counts an answer. */
+  count(): void {
+    if (!this.answered++) this.firstAnswer = performance.now();
   }
 
   /** How many tasks take a runner so many milliseconds: they may wait with it, to save it a wait. */
@@ -334,7 +345,9 @@ abstract class Pool {
 
   /** How many processes run tasks, or may get some: those that are only to exit do not count. */
   running(): number {
-    return [...this.runners].filter(({ isEnded, held }) => !isEnded || held.size > 0).length;
+    const isRunning = (runner: Runner) =>
+      runner !== this.spare && (!runner.isEnded || runner.held.size > 0);
+    return [...this.runners].filter(isRunning).length;
   }
 
   change(): void {
@@ -396,6 +409,7 @@ export class ListPool extends Pool {
   failures = 0;
   isRefused = false; // by `mayStart`
   log?: Deno.FsFile;
+  readonly starts = new Map<string, Start>();
   readonly filing: Filing = new Filing((batch) => this.filed(batch), (error) => {
     this.try(() => {
       throw error;
@@ -481,6 +495,7 @@ export class ListPool extends Pool {
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         if (id === undefined || isAlone) this.endIdle(isAlone);
+        else if (tasksPerProcess === 1) this.prepare();
         return;
       }
       const { mayStart } = this.options;
@@ -506,6 +521,7 @@ export class ListPool extends Pool {
 
   /** Ends all runners as soon as they have nothing to do; or those that have nothing to do now. */
   endIdle(isNow: boolean): void {
+    this.spare?.kill(); // it has nothing to finish
     for (const runner of this.runners) if (!isNow || !runner.held.size) runner.end();
   }
 
@@ -535,21 +551,39 @@ export class ListPool extends Pool {
     this.left -= some;
   }
 
-  /** Starts a process for one task, and gives it that; undefined if it is none to be given in this way. */
+  /** Gives a task to a process of its own; undefined if it is no task that can be given in this way. */
   startSingle(claim: string, text: string): Runner | undefined {
-    const { session, options: { permissions, retries } } = this;
+    const { session, options: { permissions, retries }, spare } = this;
     const secret = crypto.randomUUID();
     const order = isUnlimited(permissions) && orderOf({ claim, secret, session, retries }, text);
     if (!order) return;
-    const runner = this.spawn(runnerCommand(permissions, [], text), order);
-    runner.hold(claim, { text, secret });
+    const start = this.startFor(projectOf(text));
+    const isFit = spare?.start === start && !spare.isEnded;
+    if (!isFit) spare?.kill();
+    this.spare = undefined;
+    const runner = isFit ? spare : this.spawn(start);
+    runner.give(claim, order, { text, secret });
     runner.end();
     return runner;
+  }
+
+  /** How the processes of single tasks are started in a project: always the same object. */
+  startFor(project: string): Start {
+    const directory = system.cwd();
+    const key = stringify([directory, project]);
+    const make = (): Start => {
+      const command = runningOne(this.options.permissions, project);
+      return { command, directory, isSingle: true };
+    };
+    const start = this.starts.get(key) ?? make();
+    this.starts.set(key, start);
+    return start;
   }
 
   /** Takes what the process of one task has told, and begins to file it. */
   take(runner: Runner, claim: string, told: Told): boolean {
     const { text, timer } = runner.held.get(claim)!;
+    this.count();
     this.filing.add(sealOutcome(claim, text!, outcomeOf(told), this.options.retries));
     clearTimeout(timer);
     runner.held.delete(claim);
@@ -571,7 +605,7 @@ export class ListPool extends Pool {
       ? !sealOf(claim) && stateOf(this.directory, id)
       : exists(`${this.directory}/${state}/${id}.json`);
     if (!isFiled) return false;
-    if (!this.answered++) this.firstAnswer = performance.now();
+    this.count();
     clearTimeout(held.timer);
     runner.held.delete(claim);
     this.begin(runner);
@@ -691,80 +725,6 @@ export class ListPool extends Pool {
     const time = new Date().toISOString();
     writeAll(this.log, lines.map((line) => `${time} ${id} ${begin}${line}\n`).join(""));
   }
-}
-
-/** What the process of one task is told; undefined if that is too long, or the task not a whole one. */
-function orderOf(order: Omit<Order, "steps">, text: string): string | undefined {
-  if (text.length > 16_000) return;
-  try {
-    const steps = stepsOf(text, order.claim);
-    const isPlainCall = steps.length === 1 && !stringify(steps).includes('"$');
-    return stringify({ ...order, steps, call: isPlainCall ? placeOf(steps[0].call) : undefined });
-  } catch { /* a runner will say what is wrong with it */ }
-}
-
-function placeOf(call: unknown): Order["call"] {
-  if (typeof call !== "string" || !/^file:.*#/.test(call)) return;
-  const hash = call.lastIndexOf("#");
-  const url = call.slice(0, hash);
-  return { url, place: pathOf(url), name: call.slice(hash + 1) };
-}
-
-/** What a new process is to evaluate: to serve a pool, or without settings to run one task. */
-function codeFor(settings?: string): string {
-  const url = new URL(".", import.meta.url).href;
-  const isDeno = !!globalThis.Deno;
-  const quote = (file: string) => stringify((isDeno ? url : pathOf(url)) + file);
-  // to require is faster than to import, for which Bun starts threads
-  if (settings && !isDeno) return `import.meta.require(${quote("runner.ts")}).serve(${settings})`;
-  if (settings) return `import { serve } from ${quote("runner.ts")}; await serve(${settings})`;
-  const load = `(name) => ${isDeno ? "import" : "import.meta.require"}(${
-    quote("")
-  } + name + ".ts")`;
-  const helpers = [stringify(ORDER), load, importModule, isPlain].join(", ");
-  return `${isDeno ? "await " : ""}(${runSingle})(${helpers})`;
-}
-
-/** The command that starts a runner: this runtime with some code, or a compiled program itself. */
-function runnerCommand(
-  permissions: string[],
-  access: string[],
-  firstTask: string,
-  settings?: string,
-): string[] {
-  const program = system.execPath();
-  if (isBundled) return [program, RUNNER, ...settings ? [settings] : []];
-  const code = codeFor(settings);
-  if (!globalThis.Deno) return [program, "-e", code];
-  // Deno takes import map, packages and lock file from beside its main module, so it is given one that
-  // would lie in the task's project. It never gets there, as the runner exits in the preloaded module.
-  const module = /"call": ?"(file:[^"#]*)/.exec(firstTask)?.[1] ?? system.mainModule;
-  const project = /^file:/.test(module) ? pathOf(new URL(".", module).href) : `${system.cwd()}/`;
-  // What is preloaded waits for the runner, and no module of ours, as task modules import them. A module
-  // that it could import by a literal name needs no permission to be read.
-  const modules = isUnlimited(permissions) ? [] : [...firstTask.matchAll(/"call": ?("[^"#]*)#/g)];
-  const literals = modules.map(([, module]) => `() => import(${module}")`);
-  const preload = `data:text/javascript,${encodeURIComponent([...literals, code].join(";"))}`;
-  const flags = isUnlimited(permissions) ? permissions : withAccess(permissions, access);
-  return [
-    program,
-    "run",
-    ...flags,
-    "--no-prompt",
-    "--preload",
-    preload,
-    `${project}forrest-runner.js`,
-  ];
-}
-
-function isUnlimited(permissions: string[]): boolean {
-  return permissions.some((flag) => /^(-A|--allow-all)$/.test(flag));
-}
-
-/** Adds what a runner itself needs; after a flag that allows everything, a list would be a limit. */
-function withAccess(permissions: string[], paths: string[]): string[] {
-  const flags = ["--allow-read", "--allow-write"].filter((flag) => !permissions.includes(flag));
-  return [...permissions, ...flags.flatMap((flag) => paths.map((path) => `${flag}=${path}`))];
 }
 
 /** Arrays of an item from each source, until the first of them ends. */
@@ -887,7 +847,7 @@ export class MapPool extends Pool {
   }
 
   settled(key: string, state: State, value: unknown): void {
-    if (!this.answered++) this.firstAnswer = performance.now();
+    this.count();
     this.finished.set(key, [state, value]);
   }
 

@@ -7,9 +7,9 @@
 import { nodeProcess, succeeds, system } from "./system.ts";
 
 /** What a process may be started with. */
-type Options = { env?: Record<string, string>; detached?: boolean; stdin?: "piped" | "null" };
+type Options = { env?: Record<string, string>; detached?: boolean };
 
-/** Starts a program, with pipes; `stdin` may be none. */
+/** Starts a program, with pipes. */
 export function spawn(command: string[], options: Options = {}): Deno.ChildProcess {
   if (!globalThis.Deno) return spawnOfBun(command, options);
   const [program, ...args] = command;
@@ -17,12 +17,12 @@ export function spawn(command: string[], options: Options = {}): Deno.ChildProce
   return new system.Command(program, { args, ...pipes, ...options }).spawn();
 }
 
-/** Starts a program in a process group of its own, with pipes; `stdin` may be none. */
-export function spawnGroup(command: string[], options: Options = {}): Deno.ChildProcess {
+/** Starts a program in a process group of its own, with pipes. */
+export function spawnGroup(command: string[], env?: Record<string, string>): Deno.ChildProcess {
   // for `detached`, Deno copies its page tables, and stands still for 3 ms
   hasSetsid ??= !!globalThis.Deno && succeeds(() => system.lstatSync("/usr/bin/setsid"));
-  if (hasSetsid) return spawn(["/usr/bin/setsid", ...command], options);
-  return spawn(command, { ...options, detached: true });
+  if (hasSetsid) return spawn(["/usr/bin/setsid", ...command], { env });
+  return spawn(command, { env, detached: true });
 }
 
 let hasSetsid: boolean | undefined;
@@ -30,7 +30,7 @@ let hasSetsid: boolean | undefined;
 type Bun = {
   spawn(command: string[], options: object): {
     pid: number;
-    stdin?: { write(bytes: Uint8Array): unknown; flush(): unknown; end(): unknown };
+    stdin: { write(bytes: Uint8Array): unknown; flush(): unknown; end(): unknown };
     stdout: AsyncIterable<Uint8Array>;
     stderr: AsyncIterable<Uint8Array>;
     exited: Promise<unknown>;
@@ -45,8 +45,7 @@ function spawnOfBun(command: string[], options: Options): Deno.ChildProcess {
   const env = { ...nodeProcess().env, ...options.env };
   const start = () => {
     try {
-      const input = options.stdin === "null" ? "ignore" : "pipe";
-      return bun().spawn(command, { ...options, env, stdio: [input, "pipe", "pipe"] });
+      return bun().spawn(command, { ...options, env, stdio: ["pipe", "pipe", "pipe"] });
     } catch (error) {
       if ((error as { code?: string }).code !== "ENOENT") throw error;
       throw new Error(`Cannot start \`${command[0]}\`: there is no such program`);
@@ -55,10 +54,10 @@ function spawnOfBun(command: string[], options: Options): Deno.ChildProcess {
   const child = start();
   const { pid, stdin, stdout, stderr } = child;
   const write = async (bytes: Uint8Array) => {
-    stdin!.write(bytes);
-    await stdin!.flush();
+    stdin.write(bytes);
+    await stdin.flush();
   };
-  const close = async () => void await stdin!.end();
+  const close = async () => void await stdin.end();
   const status = child.exited.then(() => {
     const { exitCode, signalCode } = child;
     return { code: exitCode ?? 128, signal: signalCode, success: exitCode === 0 };

@@ -10,10 +10,7 @@
 
 import type { importModule, Step } from "./steps.ts";
 
-/** The variable of the environment that tells the process of one task what to run. */
-export const ORDER = "FORREST_ORDER";
-
-/** What it is told. */
+/** What the process of one task is told by a line on its standard input. */
 export type Order = {
   claim: string;
   secret: string; // which no other process knows, and without which an answer is none
@@ -23,13 +20,10 @@ export type Order = {
   retries: number;
 };
 
-/** What the process of one task tells of it; the pool files that. */
-export type Told = {
-  begin: number; // in milliseconds since 1970, as the first `Date` takes Deno 0.3 ms
-  runtime: number; // in seconds
-} & ({ returnValue: unknown } | { errorValue: unknown });
+type Result = { returnValue: unknown } | { errorValue: unknown };
+/** What the process of one task tells of it: since when, in milliseconds, and for how many seconds. */
+export type Told = { begin: number; runtime: number } & Result;
 
-type Process = typeof import("node:process");
 type Modules = {
   steps: typeof import("./steps.ts");
   values: typeof import("./values.ts");
@@ -38,43 +32,56 @@ type Modules = {
 /** Loads a module of forrest. */
 export type Load = <Name extends keyof Modules>(name: Name) => Promise<Modules[Name]>;
 
-/** Runs the task in the variable `name` of the environment. */
+type Runtimes = {
+  Deno?: typeof globalThis.Deno;
+  Bun: {
+    file(descriptor: number): { size: number };
+    write(file: unknown, text: string): Promise<number>;
+  };
+  prompt(message: string): string | null;
+  process: typeof import("node:process");
+};
+
+/** Waits for the order to run a task, and runs it. */
 export async function runSingle(
-  name: string,
   load: Load,
   importFile: typeof importModule,
   isPlain: (value: unknown) => boolean,
 ): Promise<void> {
-  type Bun = {
-    file(descriptor: number): { size: number };
-    write(file: unknown, text: string): Promise<number>;
-  };
-  const { Deno, Bun } = globalThis as unknown as { Deno?: typeof globalThis.Deno; Bun: Bun };
-  const process = Deno ? undefined : (globalThis as unknown as { process: Process }).process; // which Deno would have to load
+  const runtimes = globalThis as unknown as Runtimes;
+  const { Deno, Bun } = runtimes;
+  const process = Deno ? undefined : runtimes.process; // which Deno would have to load
   const { parse, stringify } = JSON; // captured, as the task may replace them
-  const order: Order = parse((Deno ? Deno.env.get(name) : process!.env[name])!);
-  if (Deno) Deno.env.delete(name);
-  else delete process!.env[name];
-  const { claim, secret, call, steps, session, retries } = order;
-  const begin = performance.timeOrigin + performance.now();
-
-  const evaluate = async (): Promise<unknown> => {
+  let text = "";
+  if (Deno) {
+    const [buffer, decoder] = [new Uint8Array(16384), new TextDecoder()];
+    while (!text.endsWith("\n")) {
+      const length = Deno.stdin.readSync(buffer) ?? Deno.exit(0); // as this process is not needed
+      text += decoder.decode(buffer.subarray(0, length), { stream: true });
+    }
+  } else text = runtimes.prompt("") ?? process!.exit(0); // all else takes Bun 0.3 to 2 ms to read with
+  const { claim, secret, call, steps, session, retries }: Order = parse(text);
+  const begin = Date.now(); // a `Date` takes Deno 0.3 ms
+  const start = performance.now();
+  let result: Result;
+  try {
     const callee = call && (await importFile(call.url, call.place))[call.name];
     const isFunction = typeof callee === "function" &&
       Object.getOwnPropertyDescriptor(callee, "prototype")?.writable !== false; // and no class
-    if (isFunction) return await callee(...steps[0].args ?? []);
-    return (await load("steps")).runSteps(steps, session);
-  };
-  const run = async () => {
-    try {
-      const value = await evaluate();
-      if (value === undefined) return { returnValue: { $undefined: true } };
-      if (isPlain(value)) return { returnValue: value };
-      return { returnValue: (await load("values")).encode(value, "returnValue") };
-    } catch (error) {
-      return { errorValue: (await load("values")).encodeThrown(error) };
-    }
-  };
+    const value = isFunction
+      ? await callee(...steps[0].args ?? [])
+      : await (await load("steps")).runSteps(steps, session);
+    const returnValue = value === undefined
+      ? { $undefined: true }
+      : isPlain(value)
+      ? value
+      : (await load("values")).encode(value, "returnValue");
+    result = { returnValue };
+  } catch (error) {
+    result = { errorValue: (await load("values")).encodeThrown(error) };
+  }
+  const runtime = Math.round((performance.now() - start) * 1000) / 1e6;
+  const told: Told = { begin, runtime, ...result };
   const write = async (...answer: unknown[]) => {
     const text = `\x1e${stringify(answer)}\n`;
     if (text.length > 60_000) throw new RangeError("The pool is told of no more than a pipe holds");
@@ -87,16 +94,12 @@ export async function runSingle(
     if (output.size < Infinity) throw new Error("The task has put a file in place of the pipe");
     await Bun.write(output, text);
   };
-
-  const result = await run();
-  const runtime = Math.round((performance.timeOrigin + performance.now() - begin) * 1000) / 1e6;
-  const told: Told = { begin, runtime, ...result };
   try {
     await write(claim, secret, told);
   } catch { // it is too long, or the task has closed its standard output
     const { outcomeOf, record, textOf } = await load("files");
     const { state, attempts } = record(claim, textOf(claim), outcomeOf(told), retries);
-    await write(claim, state, attempts).catch(() => {});
+    await write(claim, state, attempts).catch(() => {}); // which the pool finds out when this ends
   }
   if (Deno) Deno.exit(0);
   // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive

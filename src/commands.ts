@@ -1,0 +1,95 @@
+/**
+ * How runners are started, and what the process of one task is told.
+ *
+ * @module
+ */
+
+import { type Order, runSingle } from "./single.ts";
+import { importModule, stepsOf } from "./steps.ts";
+import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
+import { isPlain } from "./values.ts";
+
+/** The command of a runner that serves a pool: this runtime, or a compiled program itself. */
+export function serving(
+  settings: string,
+  permissions: string[],
+  access: string[],
+  firstTask: string,
+): string[] {
+  const program = system.execPath();
+  if (isBundled) return [program, RUNNER, settings];
+  const runner = quote("runner.ts");
+  // to require is faster than to import, for which Bun starts threads
+  if (!globalThis.Deno) return [program, "-e", `import.meta.require(${runner}).serve(${settings})`];
+  // a module that a preloaded one could import by a literal name needs no permission to be read
+  const modules = isUnlimited(permissions) ? [] : [...firstTask.matchAll(/"call": ?("[^"#]*)#/g)];
+  const code = [
+    `import { serve } from ${runner}`,
+    ...modules.map(([, module]) => `() => import(${module}")`),
+    `await serve(${settings})`,
+  ];
+  const flags = isUnlimited(permissions) ? permissions : withAccess(permissions, access);
+  return preloading(code.join(";"), flags, projectOf(firstTask));
+}
+
+/** The command of a process that runs one task. */
+export function runningOne(permissions: string[], project: string): string[] {
+  const program = system.execPath();
+  if (isBundled) return [program, RUNNER];
+  const load = globalThis.Deno ? "import" : "import.meta.require";
+  const helpers = [`(name) => ${load}(${quote("")} + name + ".ts")`, importModule, isPlain];
+  const code = `(${runSingle})(${helpers.join(", ")})`;
+  if (!globalThis.Deno) return [program, "-e", code];
+  return preloading(`await ${code}`, permissions, project);
+}
+
+/** The way to a module of forrest, as a literal. */
+function quote(file: string): string {
+  const { href } = new URL(`./${file}`, import.meta.url);
+  return stringify(globalThis.Deno ? href : pathOf(href));
+}
+
+/**
+ * Deno takes import map, packages and lock file from beside its main module, so it is given one that would
+ * lie in the task's project. It never gets there, as the runner exits in the preloaded module; that waits
+ * for the runner, and is no module of ours, as task modules import them.
+ */
+function preloading(code: string, flags: string[], project: string): string[] {
+  const preload = `data:text/javascript,${encodeURIComponent(code)}`;
+  const main = `${project}forrest-runner.js`;
+  return [system.execPath(), "run", ...flags, "--no-prompt", "--preload", preload, main];
+}
+
+/** The folder in which Deno is to look for the configuration of a task. */
+export function projectOf(text: string): string {
+  const module = /"call": ?"(file:[^"#]*)/.exec(text)?.[1] ?? system.mainModule;
+  return /^file:/.test(module) ? pathOf(new URL(".", module).href) : `${system.cwd()}/`;
+}
+
+/** Whether processes with these permissions may do everything. */
+export function isUnlimited(permissions: string[]): boolean {
+  return permissions.some((flag) => /^(-A|--allow-all)$/.test(flag));
+}
+
+/** Adds what a runner itself needs; after a flag that allows everything, a list would be a limit. */
+function withAccess(permissions: string[], paths: string[]): string[] {
+  const flags = ["--allow-read", "--allow-write"].filter((flag) => !permissions.includes(flag));
+  return [...permissions, ...flags.flatMap((flag) => paths.map((path) => `${flag}=${path}`))];
+}
+
+/** What the process of one task is told; undefined if the task is very long, or is none. */
+export function orderOf(order: Omit<Order, "steps">, text: string): Order | undefined {
+  if (text.length > 100_000) return;
+  try {
+    const steps = stepsOf(text, order.claim);
+    const isPlainCall = steps.length === 1 && !stringify(steps).includes('"$');
+    return { ...order, steps, call: isPlainCall ? placeOf(steps[0].call) : undefined };
+  } catch { /* a runner will say what is wrong with it */ }
+}
+
+function placeOf(call: unknown): Order["call"] {
+  if (typeof call !== "string" || !/^file:.*#/.test(call)) return;
+  const hash = call.lastIndexOf("#");
+  const url = call.slice(0, hash);
+  return { url, place: pathOf(url), name: call.slice(hash + 1) };
+}
