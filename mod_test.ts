@@ -1706,6 +1706,22 @@ test("`onOutput` gets what tasks print, with the stream and the id", async () =>
   assert.deepEqual([...ids], ["noisy"]);
 });
 
+test("results of any length come back, however much the task has printed", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const lengths = [0, 9_900, 10_100, 30_000, 59_500, 59_900, 60_100, 66_000, 300_000];
+  for (const length of lengths) tasks.schedule(defer(fixture.printAndReturn, length));
+  let printed = 0;
+  const run = tasks.run({ processes: 2, onOutput: (text) => printed += text.length });
+  for await (const { returnValue } of run) {
+    const text = returnValue as string;
+    assert.equal(text, "ü".repeat(text.length));
+    lengths.splice(lengths.indexOf(text.length), 1);
+  }
+  assert.deepEqual(lengths, []);
+  assert.equal(printed, 595_500 + 9 * "end.\n".length);
+});
+
 test("what a task prints is never mistaken for an answer, and always drained", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));

@@ -193,7 +193,7 @@ abstract class Pool {
   isStopped = false;
   problem: unknown; // what ends the run
   wake = (): void => {}; // tells the consumer that something has changed
-  longestAnswer = 10_000; // characters
+  longestAnswer = 100_000; // characters, of which a runner uses less
   answered = 0;
   firstAnswer = 0; // when it came, in milliseconds
   spare?: Runner; // has been started ahead of its task

@@ -153,6 +153,13 @@ export function print(text: string, error = ""): string {
   return "printed";
 }
 
+/** Prints a line of so many characters and some more, and returns it. */
+export function printAndReturn(length: number): string {
+  const text = "ü".repeat(length);
+  console.log(`${text}end.`);
+  return text;
+}
+
 export function exit(code: number): never {
   console.log("these were my last words");
   process.exit(code);

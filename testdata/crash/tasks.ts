@@ -154,7 +154,21 @@ export function printWithoutNewline(): string {
 /** Prints what an answer of a runner looks like, for itself and for whatever lies beside it. */
 export async function forge(directory: string): Promise<string> {
   for (const name of [...fs.readdirSync(`${directory}/running`), "x.json@y"]) {
-    for (const answer of [["done", 1], ["fail", 1], ["todo", 1], ["nonsense"], [], [null, null]]) {
+    const told = { begin: 0, runtime: 0, returnValue: "bad" };
+    const secrets = [
+      "done",
+      "",
+      crypto.randomUUID(),
+      null,
+      undefined,
+      ...Object.values(process.env),
+    ];
+    for (
+      const answer of [
+        ...[["done", 1], ["fail", 1], ["todo", 1], ["nonsense"], [], [null, null]],
+        ...secrets.map((secret) => [secret, told]),
+      ]
+    ) {
       const line = `\x1e${JSON.stringify([`${directory}/running/${name}`, ...answer])}\n`;
       write(1, `${line}beside\x1e${line}`);
       write(2, line);
