@@ -338,7 +338,7 @@ abstract class Pool {
   depth(milliseconds: number): number {
     const perMillisecond = this.answered / (performance.now() - this.firstAnswer);
     return Math.min(
-      64,
+      128,
       Math.floor(milliseconds * perMillisecond / Math.max(1, this.options.processes)),
     );
   }
@@ -491,7 +491,7 @@ export class ListPool extends Pool {
       if (this.isOver()) return this.endIdle(false);
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
-      const room = Math.max(concurrency, Math.min(32, this.depth(16)));
+      const room = Math.max(concurrency, this.depth(64));
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         if (id === undefined || isAlone) this.endIdle(isAlone);

@@ -132,11 +132,13 @@ function notStorable({ name, keys }: Place, what: string): TypeError {
 /** How the paths of our files begin. */
 const OWN_FILES = pathOf(new URL(".", import.meta.url).href);
 
+/** What shows a frame of ours: the path of a file, or the code that runners are started with. */
+const OURS = [OWN_FILES, "data:text/javascript,import", "data:text/javascript,await", "/[eval]:"];
+
 /** The stack without our frames. */
 function userStack(error: Error): string {
   const isOurs = (line: string) =>
-    /:\d+:\d+\)?$/.test(line) &&
-    (line.includes(OWN_FILES) || line.includes("data:text/javascript,import"));
+    /:\d+:\d+\)?$/.test(line) && OURS.some((place) => line.includes(place));
   return (error.stack ?? `${error}`).split("\n").filter((line) => isBundled || !isOurs(line)).join(
     "\n",
   );
