@@ -491,7 +491,8 @@ export class ListPool extends Pool {
       if (this.isOver()) return this.endIdle(false);
       const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
-      const room = Math.max(concurrency, this.depth(64));
+      // more than it holds at once only if it works them off one after the other
+      const room = concurrency > 1 ? concurrency : Math.max(1, this.depth(64));
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         if (id === undefined || isAlone) this.endIdle(isAlone);
