@@ -172,7 +172,7 @@ export class Filing {
   }
 
   async fileBatches(): Promise<void> {
-    while ((this.batch = this.waiting.splice(0)).length) {
+    while ((this.batch = this.waiting.splice(0, 32)).length) {
       await fileAll(this.batch);
       this.filed(this.batch);
     }
