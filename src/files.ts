@@ -8,6 +8,9 @@
  *     running/ID.json@OWNER+ -> STATE/ID.json                 the outcome, synced before
  *     running/ID.json@OWNER -> todo/ID.json                   put back, as its run has ended
  *
+ * A kept runner files the outcomes of its tasks itself. The process of a single task tells its pool what
+ * came of it, and that files it, as its code is warm; what is too long to be told, it files itself.
+ *
  * Only one of those who find the claim in its place can seal it: so the first outcome wins. Whoever
  * finds the seal of a dead owner ends what that began. Only a power failure can leave a seal without a
  * whole outcome: then it is taken back, as the sealed file is the task as it was.
@@ -230,7 +233,12 @@ export function withOutcome(text: string, outcome: Outcome): Record<string, unkn
 
 function sealText(claim: string, seal: Seal, text: string): Omit<Sealed, "attempts"> {
   const file = system.openSync(`${claim}+`, ASIDE);
-  writeAll(file, text);
+  try {
+    writeAll(file, text);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
   // a network file system may say that a rename has failed when it has not
   if (!move(claim, `${claim}~${seal}`) && !exists(`${claim}~${seal}`)) {
     const { directory, id } = locate(claim);
