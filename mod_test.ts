@@ -1722,6 +1722,76 @@ test("results of any length come back, however much the task has printed", async
   assert.equal(printed, 595_500 + 9 * "end.\n".length);
 });
 
+test("a task may replace what its runner is made of, and still has its outcome", async () => {
+  using folder = temporary();
+  folder.write(
+    "odd.ts",
+    `export const stringify = () => { JSON.stringify = () => "bad"; return "q".repeat(70_000); };
+     export const date = () => {
+       const value = new Date(9);
+       globalThis.Date = class extends Date {} as never;
+       return value;
+     };
+     export const map = () => {
+       const value = new Map([[1, 2]]);
+       globalThis.Map = class {} as never;
+       return value;
+     };
+     export const url = () => { globalThis.URL = class { constructor() { throw 1; } } as never; return [1]; };
+     export const promise = () => { globalThis.Promise = class {} as never; return [1]; };
+     export const runtime = () => { (globalThis as any).process = undefined; return [1]; };
+     export const array = () => { (Array.prototype as any).toJSON = () => "bad"; return [1]; };
+     export const object = () => { (Object.prototype as any).toJSON = () => "bad"; return [1]; };`,
+  );
+  const wanted: Record<string, unknown> = {
+    stringify: "q".repeat(70_000),
+    date: new Date(9),
+    map: new Map([[1, 2]]),
+    ...Object.fromEntries(["url", "promise", "runtime", "array", "object"].map((id) => [id, [1]])),
+  };
+  const tasks = new TaskList(folder.file("list"));
+  for (const id in wanted) {
+    await tasks.schedule(defer(new URL(`file://${folder.file("odd.ts")}#${id}`)), {
+      id,
+      metadata: "kept",
+    });
+  }
+  for await (const { id, returnValue, metadata } of tasks.run({ processes: 2 })) {
+    assert.deepEqual(returnValue, wanted[id], id);
+    assert.equal(metadata, "kept");
+    delete wanted[id];
+  }
+  assert.deepEqual(wanted, {});
+});
+
+test("a task with an odd module fails alone", async () => {
+  for (const tasksPerProcess of [1, 2]) {
+    using folder = temporary();
+    const tasks = new TaskList(folder.file("list"));
+    await tasks.schedule(1, { id: "good" });
+    for (const [id, url] of [["percent", "file:///tmp/100%/m.ts#f"], ["host", "file://%%%#f"]]) {
+      folder.write(`list/todo/${id}.json`, JSON.stringify({ steps: [{ call: url, args: [] }] }));
+    }
+    const nothing = { steps: [{ call: "Math.max", args: null }] };
+    folder.write("list/todo/nothing.json", JSON.stringify(nothing));
+    const run = tasks.run({ processes: 1, tasksPerProcess });
+    const states = await Array.fromAsync(run, ({ id, state }) => `${id} ${state}`);
+    assert.deepEqual(states.sort(), ["good done", "host fail", "nothing fail", "percent fail"]);
+    const [failed] = (await Array.fromAsync(tasks.failTasks())).filter(({ id }) =>
+      id === "nothing"
+    );
+    assert.match((failed.errorValue as Error).message, /whose `args` are an array/);
+  }
+});
+
+test("a process that a task has left blocked holds up no run", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 2; i++) tasks.schedule(defer(fixture.blockLater));
+  const values = await Array.fromAsync(tasks.run(), ({ returnValue }) => returnValue);
+  assert.deepEqual(values, ["returned", "returned"]);
+});
+
 test("what a task prints is never mistaken for an answer, and always drained", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));

@@ -63,7 +63,10 @@ function preloading(code: string, flags: string[], project: string): string[] {
 /** The folder in which Deno is to look for the configuration of a task. */
 export function projectOf(text: string): string {
   const module = /"call": ?"(file:[^"#]*)/.exec(text)?.[1] ?? system.mainModule;
-  return /^file:/.test(module) ? pathOf(new URL(".", module).href) : `${system.cwd()}/`;
+  try {
+    if (module.startsWith("file:")) return pathOf(new URL(".", module).href);
+  } catch { /* the task will fail, and say why */ }
+  return `${system.cwd()}/`;
 }
 
 /** Whether processes with these permissions may do everything. */

@@ -179,6 +179,7 @@ interface Runner {
   start: Start;
   isEnded: boolean; // it gets no more
   isKilled: boolean;
+  limit?: Timer; // until it must have ended
   give(key: string, request: unknown, held?: Held): void;
   end(): void;
   kill(): void;
@@ -242,6 +243,7 @@ abstract class Pool {
     });
     const input = process.stdin.getWriter();
     const ignore = () => {}; // it is dead, and `lose` will follow
+    const limit = () => this.limit(runner);
     const runner: Runner = {
       held: new Map(),
       given: 0,
@@ -259,6 +261,7 @@ abstract class Pool {
       end() {
         if (!runner.isEnded) input.close().catch(ignore);
         runner.isEnded = true;
+        limit();
       },
       kill() {
         runner.isEnded = runner.isKilled = true;
@@ -309,6 +312,7 @@ abstract class Pool {
     killGroup(process.pid); // what its task has left running
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
+    clearTimeout(runner.limit);
     this.runners.delete(runner);
     if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
     for (const { timer } of runner.held.values()) clearTimeout(timer);
@@ -332,6 +336,12 @@ abstract class Pool {
   /** Counts an answer. */
   count(): void {
     if (!this.answered++) this.firstAnswer = performance.now();
+  }
+
+  /** Kills a runner that has nothing left to do, and does not end: what a task has left may block it. */
+  limit(runner: Runner): void {
+    if (!runner.isEnded || runner.held.size) return;
+    runner.limit ??= setTimeout(() => runner.kill(), 5000);
   }
 
   /** How many tasks take a runner so many milliseconds: they may wait with it, to save it a wait. */
@@ -510,13 +520,12 @@ export class ListPool extends Pool {
       }
       const claim = this.claim(id);
       if (!claim) continue;
-      const text = free ? "" : textOf(claim);
-      const isSingle = isAlone || tasksPerProcess === 1;
-      const single = isSingle ? this.startSingle(claim, text) : undefined;
-      const runner = single ?? free ?? this.start([this.directory], text, isAlone);
-      if (!single) runner.give(claim, claim);
-      this.begin(runner);
-      if (isAlone || runner.given >= tasksPerProcess) runner.end();
+      try {
+        this.begin(this.give(claim, free, isAlone));
+      } catch (error) {
+        putBack(claim); // as nobody has it yet
+        throw error;
+      }
     }
   }
 
@@ -552,6 +561,18 @@ export class ListPool extends Pool {
     this.left -= some;
   }
 
+  /** Gives a task to a process, which may have been started already. */
+  give(claim: string, free: Runner | undefined, isAlone: boolean): Runner {
+    const { tasksPerProcess } = this.options;
+    const text = free ? "" : textOf(claim);
+    const isSingle = isAlone || tasksPerProcess === 1;
+    const single = isSingle ? this.startSingle(claim, text) : undefined;
+    const runner = single ?? free ?? this.start([this.directory], text, isAlone);
+    if (!single) runner.give(claim, claim);
+    if (isAlone || runner.given >= tasksPerProcess) runner.end();
+    return runner;
+  }
+
   /** Gives a task to a process of its own; undefined if it is no task that can be given in this way. */
   startSingle(claim: string, text: string): Runner | undefined {
     const { session, options: { permissions, retries }, spare } = this;
@@ -584,10 +605,11 @@ export class ListPool extends Pool {
   /** Takes what the process of one task has told, and begins to file it. */
   take(runner: Runner, claim: string, told: Told): boolean {
     const { text, timer } = runner.held.get(claim)!;
-    this.count();
     this.filing.add(sealOutcome(claim, text!, outcomeOf(told), this.options.retries));
     clearTimeout(timer);
     runner.held.delete(claim);
+    this.count();
+    this.limit(runner);
     this.change();
     return true;
   }
@@ -606,9 +628,10 @@ export class ListPool extends Pool {
       ? !sealOf(claim) && stateOf(this.directory, id)
       : exists(`${this.directory}/${state}/${id}.json`);
     if (!isFiled) return false;
-    this.count();
     clearTimeout(held.timer);
     runner.held.delete(claim);
+    this.count();
+    this.limit(runner);
     this.begin(runner);
     this.settled(claim, state, detail as number);
     return true;

@@ -51,7 +51,15 @@ export async function runSingle(
   const runtimes = globalThis as unknown as Runtimes;
   const { Deno, Bun } = runtimes;
   const process = Deno ? undefined : runtimes.process; // which Deno would have to load
-  const { parse, stringify } = JSON; // captured, as the task may replace them
+  const { parse, stringify } = JSON;
+  const { Date, Map, Set, URL, RegExp, Promise, Error } = globalThis;
+  const replaceable = { Date, Map, Set, URL, RegExp, Promise, Error };
+  /** Loads a module after the task, which may have replaced what that module takes for granted. */
+  const need: Load = (module) => {
+    Object.assign(globalThis, replaceable, process && { process });
+    Object.assign(JSON, { parse, stringify });
+    return load(module);
+  };
   let text = "";
   if (Deno) {
     const [buffer, decoder] = [new Uint8Array(16384), new TextDecoder()];
@@ -75,13 +83,14 @@ export async function runSingle(
       ? { $undefined: true }
       : isPlain(value)
       ? value
-      : (await load("values")).encode(value, "returnValue");
+      : (await need("values")).encode(value, "returnValue");
     result = { returnValue };
   } catch (error) {
-    result = { errorValue: (await load("values")).encodeThrown(error) };
+    result = { errorValue: (await need("values")).encodeThrown(error) };
   }
   const runtime = Math.round((performance.now() - start) * 1000) / 1e6;
   const told: Told = { begin, runtime, ...result };
+  for (const { prototype } of [Object, Array]) delete (prototype as { toJSON?: unknown }).toJSON;
   const write = async (...answer: unknown[]) => {
     const text = `\x1e${stringify(answer)}\n`;
     if (text.length > 60_000) throw new RangeError("The pool is told of no more than a pipe holds");
@@ -97,7 +106,7 @@ export async function runSingle(
   try {
     await write(claim, secret, told);
   } catch { // it is too long, or the task has closed its standard output
-    const { outcomeOf, record, textOf } = await load("files");
+    const { outcomeOf, record, textOf } = await need("files");
     const { state, attempts } = record(claim, textOf(claim), outcomeOf(told), retries);
     await write(claim, state, attempts).catch(() => {}); // which the pool finds out when this ends
   }

@@ -27,7 +27,7 @@ export function stepsOf(text: string, path: string): Step[] {
     const surplus = isStep && Object.keys(step).find((key) => !known.includes(key));
     if (surplus) throw refuse(`steps[${index}]`, `a step, which has no \`${surplus}\``);
     if (!isStep) throw refuse(`steps[${index}]`, "an object with `call` and `args`, or `value`");
-    if (!Array.isArray(step.args ?? [])) {
+    if (!Array.isArray(step.args === undefined ? [] : step.args)) {
       throw refuse(`steps[${index}]`, "an object whose `args` are an array");
     }
   }

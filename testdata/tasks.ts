@@ -153,6 +153,14 @@ export function print(text: string, error = ""): string {
   return "printed";
 }
 
+/** Leaves something that never gives way. */
+export function blockLater(): string {
+  setTimeout(() => {
+    while (true);
+  });
+  return "returned";
+}
+
 /** Prints a line of so many characters and some more, and returns it. */
 export function printAndReturn(length: number): string {
   const text = "ü".repeat(length);
