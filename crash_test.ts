@@ -489,9 +489,9 @@ interface Stage {
   options: HostOptions;
   /** Whether the runners are traced, and not the program that starts them. */
   runners?: boolean;
-  /** The only call that is traced, which is so also where a thread makes it, */
-  call?: string;
-  /** and the folder of the list that it is about. */
+  /** Whether the threads and the children of the program are traced as well. */
+  threads?: boolean;
+  /** The folder of the list that the traced calls are about, if it is not all. */
   folder?: string;
   prepare(): Promise<string>;
   /** Asserts on a list at rest, after it was run again. */
@@ -500,7 +500,8 @@ interface Stage {
 
 /** Starts the program of a stage under strace. */
 function startTraced(stage: Stage, directory: string, words: string[]): Host {
-  const follow = stage.action === "schedule" || !!stage.call; // in threads
+  // its asynchronous calls are made in threads
+  const follow = stage.action === "schedule" || !!stage.threads;
   const about = stage.folder ? ["-P", path.join(directory, stage.folder)] : [];
   if (!stage.runners) {
     const before = [...strace(follow), ...about, ...words];
@@ -603,7 +604,7 @@ const running: Stage = {
     assertAllDone(directory, ["a", "b"], context);
   },
 };
-const syncing: Stage = { ...running, call: "fsync" };
+const syncing: Stage = { ...running, threads: true };
 const retrying: Stage = {
   ...running,
   options: { processes: 1, retries: 1 },

@@ -17,7 +17,7 @@ if (isBundled && system.args[0] === RUNNER) {
   const start = () =>
     system.args[1]
       ? serve(parse(system.args[1]))
-      : runSingle(load, steps.importModule, values.isPlain);
+      : runSingle(load, steps.importModule, steps.isConstructor, values.isPlain);
   if (globalThis.Deno) await start();
   // Bun would wait at full speed, and for ever where a task waits for what nothing will settle
   const halt = new Error("This process is a runner, and no program");

@@ -5,7 +5,7 @@
  */
 
 import { type Order, runSingle } from "./single.ts";
-import { importModule, stepsOf } from "./steps.ts";
+import { importModule, isConstructor, stepsOf } from "./steps.ts";
 import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
 import { isPlain } from "./values.ts";
 
@@ -37,7 +37,8 @@ export function runningOne(permissions: string[], project: string): string[] {
   const program = system.execPath();
   if (isBundled) return [program, RUNNER];
   const load = globalThis.Deno ? "import" : "import.meta.require";
-  const helpers = [`(name) => ${load}(${quote("")} + name + ".ts")`, importModule, isPlain];
+  const loader = `(name) => ${load}(${quote("")} + name + ".ts")`;
+  const helpers = [loader, importModule, isConstructor, isPlain];
   const code = `(${runSingle})(${helpers.join(", ")})`;
   if (!globalThis.Deno) return [program, "-e", code];
   return preloading(`await ${code}`, permissions, project);
@@ -60,8 +61,9 @@ function preloading(code: string, flags: string[], project: string): string[] {
   return [system.execPath(), "run", ...flags, "--no-prompt", "--preload", preload, main];
 }
 
-/** The folder in which Deno is to look for the configuration of a task. */
+/** The folder in which Deno is to look for the configuration of a task; no other runtime is told. */
 export function projectOf(text: string): string {
+  if (!globalThis.Deno) return "";
   const module = /"call": ?"(file:[^"#]*)/.exec(text)?.[1] ?? system.mainModule;
   try {
     if (module.startsWith("file:")) return pathOf(new URL(".", module).href);

@@ -110,11 +110,9 @@ export type Settings = {
  * for the state, what the pool is to file.
  */
 export type Answer = [key: string, state: State, detail: unknown];
-type Optional = "session" | "ids" | "onOutput" | "signal";
-const optional = ["session", "ids", "onOutput", "signal", "ordered"];
+type Optional = "session" | "ids" | "onOutput" | "signal" | "mayStart";
+const optional = ["session", "ids", "onOutput", "signal", "mayStart", "ordered"];
 type Options = Required<Omit<RunOptions, Optional>> & Pick<RunOptions, Optional> & MapOptions;
-
-const always = () => true;
 
 /** The options with their defaults; throws if one is out of range. */
 export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
@@ -129,7 +127,6 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     retryDelay: 0,
     maxFailures: Infinity,
     maxCrashes: 3,
-    mayStart: always,
     permissions: options.permissions ?? allPermissions(),
   };
   const unknown = given.find(([name]) => !(name in checked) && !optional.includes(name));
@@ -167,8 +164,8 @@ function allPermissions(): string[] {
 /** A task that a runner has: since when, what will kill it, and what the process of one task got. */
 type Held = { begun?: Date; timer?: Timer; text?: string; secret?: string };
 
-/** How a process is started, and where. */
-type Start = { command: string[]; directory: string; isSingle?: boolean };
+/** How a process is started. */
+type Start = { command: string[]; isSingle?: boolean };
 
 /** A process that runs tasks, as its pool sees it. */
 interface Runner {
@@ -225,7 +222,7 @@ abstract class Pool {
     const command = serving(stringify(settings), permissions, access, firstTask);
     // a kept runner has its requests on another descriptor, so that no task can read them from stdin
     if (isApart) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
-    return this.spawn({ command, directory: system.cwd() });
+    return this.spawn({ command });
   }
 
   /** Starts a runner ahead of its task, if tasks are so short that this helps, and hides its start. */
@@ -243,7 +240,6 @@ abstract class Pool {
     });
     const input = process.stdin.getWriter();
     const ignore = () => {}; // it is dead, and `lose` will follow
-    const limit = () => this.limit(runner);
     const runner: Runner = {
       held: new Map(),
       given: 0,
@@ -258,10 +254,10 @@ abstract class Pool {
         runner.held.set(key, held);
         input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
       },
-      end() {
+      end: () => {
         if (!runner.isEnded) input.close().catch(ignore);
         runner.isEnded = true;
-        limit();
+        this.limit(runner);
       },
       kill() {
         runner.isEnded = runner.isKilled = true;
@@ -369,10 +365,15 @@ abstract class Pool {
     try {
       return action();
     } catch (error) {
-      this.problem ??= error;
-      this.isStopped = true;
-      this.wake();
+      this.halt(error);
     }
+  }
+
+  /** Ends the run with an error. */
+  halt(error: unknown): void {
+    this.problem ??= error;
+    this.isStopped = true;
+    this.wake();
   }
 
   /** Hands on what `tasks` yields; whatever happens, nothing of the run outlives it. */
@@ -420,11 +421,7 @@ export class ListPool extends Pool {
   isRefused = false; // by `mayStart`
   log?: Deno.FsFile;
   readonly starts = new Map<string, Start>();
-  readonly filing: Filing = new Filing((batch) => this.filed(batch), (error) => {
-    this.try(() => {
-      throw error;
-    });
-  });
+  readonly filing: Filing = new Filing((batch) => this.filed(batch), (error) => this.halt(error));
 
   constructor(readonly directory: string, options: Options, logFile?: string) {
     super(options);
@@ -510,8 +507,8 @@ export class ListPool extends Pool {
         return;
       }
       const { mayStart } = this.options;
-      if (mayStart !== always && this.filing.work) return; // it is to see all outcomes in their place
-      this.isRefused = !mayStart();
+      if (mayStart && this.filing.work) return; // it is to see all outcomes in their place
+      this.isRefused = mayStart ? !mayStart() : false;
       if (this.isRefused) continue;
       if (this.again.length) this.again.pop();
       else {
@@ -589,14 +586,10 @@ export class ListPool extends Pool {
     return runner;
   }
 
-  /** How the processes of single tasks are started in a project: always the same object. */
+  /** How the processes of single tasks are started in a project, from here: always the same object. */
   startFor(project: string): Start {
-    const directory = system.cwd();
-    const key = stringify([directory, project]);
-    const make = (): Start => {
-      const command = runningOne(this.options.permissions, project);
-      return { command, directory, isSingle: true };
-    };
+    const key = stringify([system.cwd(), project]);
+    const make = () => ({ command: runningOne(this.options.permissions, project), isSingle: true });
     const start = this.starts.get(key) ?? make();
     this.starts.set(key, start);
     return start;

@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { importModule, Step } from "./steps.ts";
+import type { importModule, isConstructor, Step } from "./steps.ts";
 
 /** What the process of one task is told by a line on its standard input. */
 export type Order = {
@@ -46,6 +46,7 @@ type Runtimes = {
 export async function runSingle(
   load: Load,
   importFile: typeof importModule,
+  isClass: typeof isConstructor,
   isPlain: (value: unknown) => boolean,
 ): Promise<void> {
   const runtimes = globalThis as unknown as Runtimes;
@@ -74,9 +75,7 @@ export async function runSingle(
   let result: Result;
   try {
     const callee = call && (await importFile(call.url, call.place))[call.name];
-    const isFunction = typeof callee === "function" &&
-      Object.getOwnPropertyDescriptor(callee, "prototype")?.writable !== false; // and no class
-    const value = isFunction
+    const value = typeof callee === "function" && !isClass(callee)
       ? await callee(...steps[0].args ?? [])
       : await (await load("steps")).runSteps(steps, session);
     const returnValue = value === undefined

@@ -77,8 +77,11 @@ async function runStep(
   }
 }
 
-/** Classes, and the built-ins that are like them: those whose `prototype` cannot be replaced. */
-function isConstructor(callee: object): boolean {
+/**
+ * Classes, and the built-ins that are like them: those whose `prototype` cannot be replaced. Its text is
+ * handed to the processes of single tasks.
+ */
+export function isConstructor(callee: object): boolean {
   const fixed = Object.getOwnPropertyDescriptor(callee, "prototype")?.writable === false;
   return fixed && !([String, Number, Boolean, BigInt, Symbol] as unknown[]).includes(callee);
 }
