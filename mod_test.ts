@@ -1737,17 +1737,21 @@ test("a task may replace what its runner is made of, and still has its outcome",
        globalThis.Map = class {} as never;
        return value;
      };
-     export const url = () => { globalThis.URL = class { constructor() { throw 1; } } as never; return [1]; };
-     export const promise = () => { globalThis.Promise = class {} as never; return [1]; };
-     export const runtime = () => { (globalThis as any).process = undefined; return [1]; };
-     export const array = () => { (Array.prototype as any).toJSON = () => "bad"; return [1]; };
-     export const object = () => { (Object.prototype as any).toJSON = () => "bad"; return [1]; };`,
+     export const url = () => { globalThis.URL = class { constructor() { throw 1; } } as never; return [1n]; };
+     export const promise = () => { globalThis.Promise = class {} as never; return [1n]; };
+     export const runtime = () => { (globalThis as any).process = undefined; return [1n]; };
+     export const clock = () => { (globalThis as any).performance = undefined; return [1n]; };
+     export const array = () => { (Array.prototype as any).toJSON = () => "bad"; return [1n]; };
+     export const object = () => { (Object.prototype as any).toJSON = () => "bad"; return [1n]; };
+     export const plain = () => { (Object.prototype as any).toJSON = () => "bad"; return [1]; };`,
   );
+  const odd = ["url", "promise", "runtime", "clock", "array", "object"];
   const wanted: Record<string, unknown> = {
     stringify: "q".repeat(70_000),
     date: new Date(9),
     map: new Map([[1, 2]]),
-    ...Object.fromEntries(["url", "promise", "runtime", "array", "object"].map((id) => [id, [1]])),
+    plain: [1],
+    ...Object.fromEntries(odd.map((id) => [id, [1n]])),
   };
   const tasks = new TaskList(folder.file("list"));
   for (const id in wanted) {
@@ -1762,6 +1766,67 @@ test("a task may replace what its runner is made of, and still has its outcome",
     delete wanted[id];
   }
   assert.deepEqual(wanted, {});
+});
+
+test("a result is stored as it is, whether its process is kept or not", async () => {
+  using folder = temporary();
+  folder.write(
+    "results.ts",
+    `class Own { a = 1; }
+     class List extends Array<number> {}
+     const cycle: unknown[] = [];
+     cycle.push({ cycle });
+     export const results: Record<string, unknown> = {
+       plain: { a: [1, "b", null, true, { c: [] }], d: {}, "e f": "\\x1e\\ud800\\n" },
+       hole: [1, , 3],
+       nothing: { a: [undefined] },
+       negative: [-0],
+       infinite: { a: [Infinity] },
+       dollar: { a: { $date: "x" } },
+       proto: JSON.parse('{ "__proto__": 1, "a": 2 }'),
+       bare: Object.assign(Object.create(null), { a: 1 }),
+       bareNested: [Object.assign(Object.create(null), { a: 1 })],
+       getter: { get a() { return [1]; } },
+       hidden: Object.defineProperty({ a: 1 }, "b", { value: 2 }),
+       symbol: { a: { [Symbol("s")]: 1 } },
+       own: [new Own()],
+       date: { a: [new Date(5)] },
+       toJson: { a: { toJSON: () => 5 } },
+       arrayToJson: [Object.assign([1], { toJSON: () => 5 })],
+       extra: Object.assign([1], { a: 2 }),
+       list: List.from([1, 2]),
+       boxed: [Object(1)],
+       inherited: Object.create({ a: 1 }),
+       function: { a: () => 1 },
+       bytes: { a: new Uint8Array([1, 2]) },
+       deep: Array.from({ length: 60 }).reduce((inner) => ({ inner }), 1),
+       cycle,
+       long: Array.from({ length: 20_000 }, (_, index) => ({ index })),
+     };
+     export const get = (name: string) => results[name];`,
+  );
+  const { results } = await import(folder.file("results.ts"));
+  const stored = async (options: RunOptions) => {
+    const tasks = new TaskList(folder.file(`list${options.tasksPerProcess}`));
+    for (const id in results) {
+      await tasks.schedule(defer(new URL(`file://${folder.file("results.ts")}#get`), id), { id });
+    }
+    const texts: Record<string, unknown> = {};
+    for await (const { id, state } of tasks.run({ ...options, processes: 2 })) {
+      const text = readFileSync(`${tasks.directory}/${state}/${id}.json`, "utf8");
+      const { returnValue, errorValue } = JSON.parse(text);
+      texts[id] = [state, returnValue, errorValue?.$error.message];
+    }
+    return texts;
+  };
+  const alone = await stored({ tasksPerProcess: 1 });
+  assert.equal(Object.keys(alone).length, Object.keys(results).length);
+  assert.deepEqual(alone, await stored({ tasksPerProcess: 100 }));
+  const failed = Object.keys(alone).filter((id) => (alone[id] as string[])[0] === "fail");
+  const unstorable = ["boxed", "cycle", "function", "inherited", "own", "symbol"];
+  assert.deepEqual(failed.sort(), unstorable);
+  assert.deepEqual(alone.plain, ["done", results.plain, undefined]);
+  assert.deepEqual(alone.hole, ["done", [1, { $undefined: true }, 3], undefined]);
 });
 
 test("a task with an odd module fails alone", async () => {

@@ -5,6 +5,7 @@
  * @module
  */
 
+import * as conclude from "./conclude.ts";
 import * as files from "./files.ts";
 import { serve } from "./runner.ts";
 import { type Load, runSingle } from "./single.ts";
@@ -13,11 +14,11 @@ import { isBundled, nodeProcess, parse, RUNNER, system } from "./system.ts";
 import * as values from "./values.ts";
 
 if (isBundled && system.args[0] === RUNNER) {
-  const load = ((name) => Promise.resolve({ files, steps, values }[name])) as Load;
+  const load = ((name) => Promise.resolve({ conclude, files, steps, values }[name])) as Load;
   const start = () =>
     system.args[1]
       ? serve(parse(system.args[1]))
-      : runSingle(load, steps.importModule, steps.isConstructor, values.isPlain);
+      : runSingle(load, values.isPlain, globalThis.Deno ? undefined : steps.requireModule);
   if (globalThis.Deno) await start();
   // Bun would wait at full speed, and for ever where a task waits for what nothing will settle
   const halt = new Error("This process is a runner, and no program");

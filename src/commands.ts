@@ -5,7 +5,7 @@
  */
 
 import { type Order, runSingle } from "./single.ts";
-import { importModule, isConstructor, stepsOf } from "./steps.ts";
+import { requireModule, stepsOf } from "./steps.ts";
 import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
 import { isPlain } from "./values.ts";
 
@@ -37,11 +37,12 @@ export function runningOne(permissions: string[], project: string): string[] {
   const program = system.execPath();
   if (isBundled) return [program, RUNNER];
   const load = globalThis.Deno ? "import" : "import.meta.require";
-  const loader = `(name) => ${load}(${quote("")} + name + ".ts")`;
-  const helpers = [loader, importModule, isConstructor, isPlain];
-  const code = `(${runSingle})(${helpers.join(", ")})`;
-  if (!globalThis.Deno) return [program, "-e", code];
-  return preloading(`await ${code}`, permissions, project);
+  const helpers = [`(name) => ${load}(${quote("")} + name + ".ts")`, isPlain];
+  if (globalThis.Deno) {
+    return preloading(`await (${runSingle})(${helpers.join(", ")})`, permissions, project);
+  }
+  const code = `(${runSingle})(${[...helpers, requireModule].join(", ")})`;
+  return [program, "-e", `// @bun\n${code}`]; // which spares it the transpiler
 }
 
 /** The way to a module of forrest, as a literal. */

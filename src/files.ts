@@ -145,8 +145,9 @@ export type Outcome =
   & ({ returnValue: unknown } | { errorValue: unknown });
 
 /** What the process of a task has told, as an outcome. */
-export function outcomeOf({ begin, ...others }: Told): Outcome {
-  return { started: new Date(begin).toISOString(), ...others };
+export function outcomeOf({ begin, runtime, ...result }: Told): Outcome {
+  const started = new Date(begin).toISOString();
+  return { started, runtime: Math.round(runtime * 1000) / 1e6, ...result };
 }
 
 /** An outcome that is decided. `file` is where it was written, aside: it is to be synced and moved. */

@@ -3,12 +3,14 @@
  *
  * Its text is handed to the runtime: to load the modules of the runner, and to run their code for the
  * first time, takes a quarter of what Deno takes to start, and as long as Bun. So it refers to nothing
- * around it, loads what only some tasks need, and leaves it to the pool to file an outcome.
+ * around it. As each of its own lines takes Bun some 0.01 ms, it does no more than what a call with plain
+ * arguments and a plain result needs; `conclude.ts` does the rest, and is loaded when it is needed. It is
+ * left to the pool to file an outcome.
  *
  * @module
  */
 
-import type { importModule, isConstructor, Step } from "./steps.ts";
+import type { Importing, Step } from "./steps.ts";
 
 /** What the process of one task is told by a line on its standard input. */
 export type Order = {
@@ -20,19 +22,27 @@ export type Order = {
   retries: number;
 };
 
-type Result = { returnValue: unknown } | { errorValue: unknown };
-/** What the process of one task tells of it: since when, in milliseconds, and for how many seconds. */
-export type Told = { begin: number; runtime: number } & Result;
+/** What a call has returned or thrown. */
+export type Result = { value: unknown; hasFailed?: true };
+
+/** What the process of one task tells of it: since when, and for how long, both in milliseconds. */
+export type Told =
+  & { begin: number; runtime: number }
+  & ({ returnValue: unknown } | { errorValue: unknown });
+
+/** Tells the pool something; false if that cannot be done, or is too long to be told. */
+export type Tell = (...answer: unknown[]) => Promise<boolean>;
 
 type Modules = {
+  conclude: typeof import("./conclude.ts");
+  files: typeof import("./files.ts");
   steps: typeof import("./steps.ts");
   values: typeof import("./values.ts");
-  files: typeof import("./files.ts");
 };
 /** Loads a module of forrest. */
 export type Load = <Name extends keyof Modules>(name: Name) => Promise<Modules[Name]>;
 
-type Runtimes = {
+type Runtimes = Importing & {
   Deno?: typeof globalThis.Deno;
   Bun: {
     file(descriptor: number): { size: number };
@@ -45,22 +55,14 @@ type Runtimes = {
 /** Waits for the order to run a task, and runs it. */
 export async function runSingle(
   load: Load,
-  importFile: typeof importModule,
-  isClass: typeof isConstructor,
-  isPlain: (value: unknown) => boolean,
+  isPlain: Modules["values"]["isPlain"],
+  preload?: Modules["steps"]["requireModule"],
 ): Promise<void> {
   const runtimes = globalThis as unknown as Runtimes;
   const { Deno, Bun } = runtimes;
   const process = Deno ? undefined : runtimes.process; // which Deno would have to load
   const { parse, stringify } = JSON;
-  const { Date, Map, Set, URL, RegExp, Promise, Error } = globalThis;
-  const replaceable = { Date, Map, Set, URL, RegExp, Promise, Error };
-  /** Loads a module after the task, which may have replaced what that module takes for granted. */
-  const need: Load = (module) => {
-    Object.assign(globalThis, replaceable, process && { process });
-    Object.assign(JSON, { parse, stringify });
-    return load(module);
-  };
+  const own = { Date, Map, Set, URL, RegExp, Promise, Error, performance };
   let text = "";
   if (Deno) {
     const [buffer, decoder] = [new Uint8Array(16384), new TextDecoder()];
@@ -69,45 +71,52 @@ export async function runSingle(
       text += decoder.decode(buffer.subarray(0, length), { stream: true });
     }
   } else text = runtimes.prompt("") ?? process!.exit(0); // all else takes Bun 0.3 to 2 ms to read with
-  const { claim, secret, call, steps, session, retries }: Order = parse(text);
+  const order: Order = parse(text);
+  const { claim, secret, call, steps } = order;
   const begin = Date.now(); // a `Date` takes Deno 0.3 ms
   const start = performance.now();
-  let result: Result;
+  let result: Result | undefined;
   try {
-    const callee = call && (await importFile(call.url, call.place))[call.name];
-    const value = typeof callee === "function" && !isClass(callee)
-      ? await callee(...steps[0].args ?? [])
-      : await (await load("steps")).runSteps(steps, session);
-    const returnValue = value === undefined
-      ? { $undefined: true }
-      : isPlain(value)
-      ? value
-      : (await need("values")).encode(value, "returnValue");
-    result = { returnValue };
-  } catch (error) {
-    result = { errorValue: (await need("values")).encodeThrown(error) };
-  }
-  const runtime = Math.round((performance.now() - start) * 1000) / 1e6;
-  const told: Told = { begin, runtime, ...result };
-  for (const { prototype } of [Object, Array]) delete (prototype as { toJSON?: unknown }).toJSON;
-  const write = async (...answer: unknown[]) => {
-    const text = `\x1e${stringify(answer)}\n`;
-    if (text.length > 60_000) throw new RangeError("The pool is told of no more than a pipe holds");
-    if (Deno) {
-      const bytes = new TextEncoder().encode(text);
-      for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
-      return;
+    if (call) {
+      const importing = runtimes[Symbol.for("forrest.importing")] = new Set([call.place]);
+      preload?.(call.place);
+      const callee = (await import(call.url))[call.name];
+      importing.clear();
+      const { writable } = Object.getOwnPropertyDescriptor(callee ?? {}, "prototype") ?? {};
+      const isFunction = typeof callee === "function" && writable !== false; // it may be a class
+      if (isFunction) result = { value: await callee(...steps[0].args ?? []) };
     }
-    const output = Bun.file(1);
-    if (output.size < Infinity) throw new Error("The task has put a file in place of the pipe");
-    await Bun.write(output, text);
+  } catch (value) {
+    result = { value, hasFailed: true };
+  }
+  const runtime = own.performance.now() - start;
+  delete (Object.prototype as { toJSON?: unknown }).toJSON;
+  delete (Array.prototype as { toJSON?: unknown }).toJSON;
+  const tell: Tell = async (...answer) => {
+    try {
+      const text = `\x1e${stringify(answer)}\n`;
+      if (text.length > 60_000) return false; // it is more than a pipe holds
+      if (Deno) {
+        const bytes = new TextEncoder().encode(text);
+        for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+        return true;
+      }
+      const output = Bun.file(1);
+      return output.size === Infinity && await Bun.write(output, text) > 0; // it may be no pipe now
+    } catch { // the task has closed its standard output
+      return false;
+    }
   };
-  try {
-    await write(claim, secret, told);
-  } catch { // it is too long, or the task has closed its standard output
-    const { outcomeOf, record, textOf } = await need("files");
-    const { state, attempts } = record(claim, textOf(claim), outcomeOf(told), retries);
-    await write(claim, state, attempts).catch(() => {}); // which the pool finds out when this ends
+  const need: Load = (module) => {
+    Object.assign(globalThis, own, process && { process });
+    Object.assign(JSON, { parse, stringify });
+    return load(module);
+  };
+  const { value, hasFailed } = result ?? { hasFailed: true };
+  const returnValue = value === undefined ? { $undefined: true } : value;
+  const isSimple = !hasFailed && (value === undefined || isPlain(value, 50));
+  if (!isSimple || !await tell(claim, secret, { begin, runtime, returnValue })) {
+    await (await need("conclude")).conclude(order, begin, runtime, result, need, tell);
   }
   if (Deno) Deno.exit(0);
   // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive

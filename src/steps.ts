@@ -77,11 +77,8 @@ async function runStep(
   }
 }
 
-/**
- * Classes, and the built-ins that are like them: those whose `prototype` cannot be replaced. Its text is
- * handed to the processes of single tasks.
- */
-export function isConstructor(callee: object): boolean {
+/** Classes, and the built-ins that are like them: those whose `prototype` cannot be replaced. */
+function isConstructor(callee: object): boolean {
   const fixed = Object.getOwnPropertyDescriptor(callee, "prototype")?.writable === false;
   return fixed && !([String, Number, Boolean, BigInt, Symbol] as unknown[]).includes(callee);
 }
@@ -132,41 +129,40 @@ async function load(call: unknown, session?: string): Promise<[unknown, unknown]
   throw new TypeError(`\`${call}\` is not a function${known}`);
 }
 
+/** Imports a module, and shows meanwhile that it does. */
 async function importFrom(path: string): Promise<Record<string, unknown>> {
   const url = fileUrl(path);
-  return await importModule(url, url.startsWith("file:") ? pathOf(url) : url);
-}
-
-/**
- * Imports a module, and shows meanwhile that it does; `place` is how its URL stands in a stack. This
- * refers to nothing around it, as its text is handed to the processes of single tasks.
- */
-export async function importModule(url: string, place: string): Promise<Record<string, unknown>> {
-  const importing = (globalThis as never as Importing)[Symbol.for("forrest.importing")] ??=
+  const place = url.startsWith("file:") ? pathOf(url) : url;
+  const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] ??=
     new Set();
-  const preload = (): void => { // without the threads that `import()` starts in Bun, if it can be done
-    try {
-      (import.meta as { require?: (place: string) => unknown }).require?.(place);
-    } catch (error) {
-      if (!`${(error as Error)?.message}`.startsWith("require() async module")) throw error;
-    }
-  };
   importing.add(place);
   try {
-    preload();
+    if (!globalThis.Deno) requireModule(place);
     return await import(url);
   } finally {
     importing.delete(place);
   }
 }
 
-/** The places of the modules that are being imported, by all copies of forrest in one process. */
-type Importing = Record<symbol, Set<string>>;
+/**
+ * Loads a module on Bun, without the threads that `import()` starts there; unless it is an asynchronous
+ * one. This refers to nothing around it, as its text is handed to the processes of single tasks.
+ */
+export function requireModule(place: string): void {
+  try {
+    (import.meta as unknown as { require(place: string): unknown }).require(place);
+  } catch (error) {
+    if (!`${(error as Error)?.message}`.startsWith("require() async module")) throw error;
+  }
+}
+
+/** The places, as in a stack, of the modules that are being imported, by all copies of forrest in a process. */
+export type Importing = Record<symbol, Set<string>>;
 
 /** Throws if a module starts tasks while a runner imports it: that would start runners without end. */
 export function refuseWhileImporting(): void {
   const stack = decodeURI(new Error().stack ?? "");
-  const importing = (globalThis as never as Importing)[Symbol.for("forrest.importing")] ?? [];
+  const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] ?? [];
   if (![...importing].some((path) => stack.includes(path))) return;
   const fix = "put the main part of the script in `if (import.meta.main) { ... }`";
   throw new Error(`Cannot start tasks while a runner imports this module for a function: ${fix}`);

@@ -75,10 +75,25 @@ export function encode(value: unknown, name: string, leaf?: Place["leaf"]): unkn
   return encodeAt(value, { name, keys: [], inside: new Set(), leaf });
 }
 
-/** Whether JSON holds a value as it is. Its text, too, is handed to the processes of single tasks. */
-export function isPlain(value: unknown): boolean {
+/**
+ * Whether JSON holds a value as it is. Of an object, that is found out only if `depth` says how deep to
+ * look. This refers to nothing around it, as its text is handed to the processes of single tasks.
+ */
+export function isPlain(value: unknown, depth = 0): boolean {
   if (typeof value === "number") return Number.isFinite(value) && !Object.is(value, -0);
-  return value === null || typeof value === "string" || typeof value === "boolean";
+  if (typeof value !== "object" || !value) {
+    return value === null || typeof value === "string" || typeof value === "boolean";
+  }
+  if (!depth || "toJSON" in value) return false;
+  if (Array.isArray(value)) { // `every()` would leave out holes
+    for (let index = 0; index < value.length; index++) {
+      if (!isPlain(value[index], depth - 1)) return false;
+    }
+    return true;
+  }
+  return Object.getPrototypeOf(value) === Object.prototype &&
+    !Object.getOwnPropertySymbols(value).length &&
+    Object.entries(value).every(([key, item]) => !key.startsWith("$") && isPlain(item, depth - 1));
 }
 
 function encodeAt(value: unknown, place: Place): unknown {
