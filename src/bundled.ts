@@ -5,20 +5,27 @@
  * @module
  */
 
-import * as conclude from "./conclude.ts";
-import * as files from "./files.ts";
-import { serve } from "./runner.ts";
-import { type Load, runSingle } from "./single.ts";
-import * as steps from "./steps.ts";
+import type { Load } from "./single.ts";
 import { isBundled, nodeProcess, parse, RUNNER, system } from "./system.ts";
-import * as values from "./values.ts";
 
 if (isBundled && system.args[0] === RUNNER) {
-  const load = ((name) => Promise.resolve({ conclude, files, steps, values }[name])) as Load;
-  const start = () =>
-    system.args[1]
-      ? serve(parse(system.args[1]))
-      : runSingle(load, values.isPlain, globalThis.Deno ? undefined : steps.requireModule);
+  const modules = { // imported only here, so that no other program loads them for this
+    conclude: () => import("./conclude.ts"),
+    files: () => import("./files.ts"),
+    steps: () => import("./steps.ts"),
+    values: () => import("./values.ts"),
+  };
+  const load = ((name) => modules[name]()) as Load;
+  const start = async () => {
+    if (system.args[1]) return (await import("./runner.ts")).serve(parse(system.args[1]));
+    const { runSingle } = await import("./single.ts");
+    const { isPlain } = await load("values");
+    await runSingle(
+      load,
+      isPlain,
+      globalThis.Deno ? undefined : (await load("steps")).requireModule,
+    );
+  };
   if (globalThis.Deno) await start();
   // Bun would wait at full speed, and for ever where a task waits for what nothing will settle
   const halt = new Error("This process is a runner, and no program");
