@@ -18,6 +18,7 @@ import { test as register } from "node:test";
 import { inspect } from "node:util";
 import { command, defer, type Deferred, evaluate, exec, map, readTask } from "./mod.ts";
 import { type RunOptions, type Task, TaskList } from "./mod.ts";
+import { ListPool, withDefaults } from "./src/pool.ts";
 import * as fixture from "./testdata/tasks.ts";
 import { add, identity, prepare, trace } from "./testdata/tasks.ts";
 import { shout } from "./testdata/session.ts";
@@ -1743,9 +1744,12 @@ test("a task may replace what its runner is made of, and still has its outcome",
      export const clock = () => { (globalThis as any).performance = undefined; return [1n]; };
      export const array = () => { (Array.prototype as any).toJSON = () => "bad"; return [1n]; };
      export const object = () => { (Object.prototype as any).toJSON = () => "bad"; return [1n]; };
+     export const now = () => { performance.now = () => { throw 1; }; return [1n]; };
+     export const json = () => { (globalThis as any).JSON = undefined; return [1n]; };
+     export const frozen = () => { Object.freeze(JSON); return [1n]; };
      export const plain = () => { (Object.prototype as any).toJSON = () => "bad"; return [1]; };`,
   );
-  const odd = ["url", "promise", "runtime", "clock", "array", "object"];
+  const odd = ["url", "promise", "runtime", "clock", "array", "object", "now", "json", "frozen"];
   const wanted: Record<string, unknown> = {
     stringify: "q".repeat(70_000),
     date: new Date(9),
@@ -1755,17 +1759,44 @@ test("a task may replace what its runner is made of, and still has its outcome",
   };
   const tasks = new TaskList(folder.file("list"));
   for (const id in wanted) {
-    await tasks.schedule(defer(new URL(`file://${folder.file("odd.ts")}#${id}`)), {
-      id,
-      metadata: "kept",
-    });
+    const url = new URL(`file://${folder.file("odd.ts")}#${id}`);
+    await tasks.schedule(defer(url), { id, metadata: "kept" });
+    const step = defer(url, defer(identity, 1));
+    await tasks.schedule(step, { id: `${id}-step`, metadata: "kept" });
   }
-  for await (const { id, returnValue, metadata } of tasks.run({ processes: 2 })) {
-    assert.deepEqual(returnValue, wanted[id], id);
+  const found: Record<string, unknown[]> = {};
+  for await (const { id, returnValue, errorValue, metadata } of tasks.run({ processes: 2 })) {
+    assert.equal(errorValue, undefined, `${id}: ${errorValue}`);
     assert.equal(metadata, "kept");
-    delete wanted[id];
+    (found[id.replace("-step", "")] ??= []).push(returnValue);
   }
-  assert.deepEqual(wanted, {});
+  for (const id in wanted) assert.deepEqual(found[id], [wanted[id], wanted[id]], id);
+});
+
+test("a task that says how all objects are stored spoils no task file", async () => {
+  for (const tasksPerProcess of [1, 100]) {
+    using folder = temporary();
+    folder.write(
+      "odd.ts",
+      `export const odd = (type: string) => {
+         (globalThis as any)[type].prototype.toJSON = () => "bad";
+         return 1n;
+       };`,
+    );
+    const tasks = new TaskList(folder.file("list"));
+    for (const id of ["Object", "Array"]) {
+      const url = new URL(`file://${folder.file("odd.ts")}#odd`);
+      await tasks.schedule(defer(url, id), { id, metadata: { kept: [1] } });
+      await tasks.schedule(2, { id: `${id}-next`, metadata: { kept: [1] } });
+    }
+    const values: Record<string, unknown> = {};
+    for await (const task of tasks.run({ processes: 1, tasksPerProcess })) {
+      values[task.id] = task.returnValue;
+      assert.deepEqual(task.metadata, { kept: [1] });
+      assert.equal(typeof task.steps![0], "object");
+    }
+    assert.deepEqual(values, { Object: 1n, Array: 1n, "Object-next": 2, "Array-next": 2 });
+  }
 });
 
 test("a result is stored as it is, whether its process is kept or not", async () => {
@@ -1855,6 +1886,15 @@ test("a process that a task has left blocked holds up no run", async () => {
   for (let i = 0; i < 2; i++) tasks.schedule(defer(fixture.blockLater));
   const values = await Array.fromAsync(tasks.run(), ({ returnValue }) => returnValue);
   assert.deepEqual(values, ["returned", "returned"]);
+});
+
+test("a process that is killed as soon as it was started ends", async () => {
+  using folder = temporary();
+  const pool = new ListPool(folder.file("list"), withDefaults({}));
+  for (let i = 0; i < 20; i++) pool.spawn(pool.startFor("/")).kill();
+  const wait = () => new Promise((go) => setTimeout(go, 100));
+  for (let i = 0; i < 40 && pool.runners.size; i++) await wait(); // after 5 s it is killed again
+  assert.equal(pool.runners.size, 0);
 });
 
 test("what a task prints is never mistaken for an answer, and always drained", async () => {

@@ -25,7 +25,7 @@ import {
   type Task,
   textOf,
 } from "./files.ts";
-import { beforeEnd, KILL, killGroup, shell, spawnGroup } from "./processes.ts";
+import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup } from "./processes.ts";
 import { deathOf, isEndOfJob } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
 import type { Told } from "./single.ts";
@@ -262,6 +262,7 @@ abstract class Pool {
       kill() {
         runner.isEnded = runner.isKilled = true;
         killGroup(process.pid);
+        kill(process); // it may not lead its group yet
       },
     };
     this.runners.add(runner);

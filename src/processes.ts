@@ -36,6 +36,7 @@ type Bun = {
     exited: Promise<unknown>;
     exitCode: number | null;
     signalCode: Deno.Signal | null;
+    kill(signal: Deno.Signal): void;
   };
   spawnSync(command: string[]): { stdout: Uint8Array };
 };
@@ -62,7 +63,9 @@ function spawnOfBun(command: string[], options: Options): Deno.ChildProcess {
     const { exitCode, signalCode } = child;
     return { code: exitCode ?? 128, signal: signalCode, success: exitCode === 0 };
   });
-  const process = { pid, stdin: { getWriter: () => ({ write, close }) }, stdout, stderr, status };
+  const kill = (signal: Deno.Signal) => child.kill(signal);
+  const input = { getWriter: () => ({ write, close }) };
+  const process = { pid, stdin: input, stdout, stderr, status, kill };
   return process as unknown as Deno.ChildProcess;
 }
 
@@ -71,6 +74,13 @@ export function killGroup(pid: number): void {
   try {
     system.kill(-pid, "SIGKILL");
   } catch { /* none of it is left */ }
+}
+
+/** Kills a process that was started here. */
+export function kill(process: Deno.ChildProcess): void {
+  try {
+    process.kill("SIGKILL");
+  } catch { /* it has ended */ }
 }
 
 /** What a few lines of shell print. */

@@ -69,6 +69,8 @@ export async function run(path: string, session?: string): Promise<[string, Outc
     return [text, { started, runtime: runtime(), returnValue }];
   } catch (error) {
     return [text, { started, runtime: runtime(), errorValue: encodeThrown(error) }];
+  } finally { // or the task's own file would be written by what it has put there
+    for (const { prototype } of [Object, Array]) delete (prototype as { toJSON?: unknown }).toJSON;
   }
 }
 

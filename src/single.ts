@@ -62,7 +62,7 @@ export async function runSingle(
   const { Deno, Bun } = runtimes;
   const process = Deno ? undefined : runtimes.process; // which Deno would have to load
   const { parse, stringify } = JSON;
-  const own = { Date, Map, Set, URL, RegExp, Promise, Error, performance };
+  const own = { JSON, Date, Map, Set, URL, RegExp, Promise, Error, performance };
   let text = "";
   if (Deno) {
     const [buffer, decoder] = [new Uint8Array(16384), new TextDecoder()];
@@ -74,7 +74,8 @@ export async function runSingle(
   const order: Order = parse(text);
   const { claim, secret, call, steps } = order;
   const begin = Date.now(); // a `Date` takes Deno 0.3 ms
-  const start = performance.now();
+  const now = performance.now.bind(performance);
+  const start = now();
   let result: Result | undefined;
   try {
     if (call) {
@@ -89,11 +90,12 @@ export async function runSingle(
   } catch (value) {
     result = { value, hasFailed: true };
   }
-  const runtime = own.performance.now() - start;
-  delete (Object.prototype as { toJSON?: unknown }).toJSON;
-  delete (Array.prototype as { toJSON?: unknown }).toJSON;
+  const runtime = now() - start;
   const tell: Tell = async (...answer) => {
     try {
+      for (const { prototype } of [Object, Array]) {
+        delete (prototype as { toJSON?: unknown }).toJSON;
+      }
       const text = `\x1e${stringify(answer)}\n`;
       if (text.length > 60_000) return false; // it is more than a pipe holds
       if (Deno) {
@@ -108,8 +110,10 @@ export async function runSingle(
     }
   };
   const need: Load = (module) => {
-    Object.assign(globalThis, own, process && { process });
-    Object.assign(JSON, { parse, stringify });
+    try {
+      Object.assign(globalThis, own, process && { process });
+      Object.assign(JSON, { parse, stringify });
+    } catch { /* the task has frozen them */ }
     return load(module);
   };
   const { value, hasFailed } = result ?? { hasFailed: true };
