@@ -1888,6 +1888,29 @@ test("a process that a task has left blocked holds up no run", async () => {
   assert.deepEqual(values, ["returned", "returned"]);
 });
 
+test("a task whose folder is removed while it runs is not lost", async () => {
+  const cli = new URL("./cli.ts", import.meta.url).pathname;
+  const flags = runtime === "deno" ? ["run", "-A"] : [];
+  for (const tasksPerProcess of ["1", "100"]) {
+    using folder = temporary();
+    const done = folder.file("list/done");
+    const call = (path: string) => import("node:fs").then(({ rmdirSync }) => rmdirSync(path));
+    await new TaskList(folder.file("list")).schedule(defer(call, done), { id: "it" });
+    const args = [
+      ...flags,
+      cli,
+      "run",
+      folder.file("list"),
+      `--tasks-per-process=${tasksPerProcess}`,
+    ];
+    const { status, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+    assert.match(stderr, /`.*\/done`/);
+    assert.notEqual(status, 0);
+    spawnSync(process.execPath, args);
+    assert.deepEqual(readdirSync(done), ["it.json"]);
+  }
+});
+
 test("a process that is killed as soon as it was started ends", async () => {
   using folder = temporary();
   const pool = new ListPool(folder.file("list"), withDefaults({}));

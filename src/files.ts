@@ -281,7 +281,9 @@ function place(batch: Part[]): Set<string> {
     file?.close();
     const { directory, id } = locate(claim);
     const folder = seal && `${directory}/${target(seal)}`;
-    if (folder && move(`${claim}+`, `${folder}/${id}.json`)) folders.add(folder);
+    if (!folder) continue;
+    if (move(`${claim}+`, `${folder}/${id}.json`)) folders.add(folder);
+    else if (exists(`${claim}+`)) throw new Error(`There is no folder \`${folder}\` any more`);
   }
   return folders;
 }
