@@ -1862,6 +1862,71 @@ test("a result is stored as it is, whether its process is kept or not", async ()
   assert.deepEqual(alone.hole, ["done", [1, { $undefined: true }, 3], undefined]);
 });
 
+test("steps give the same in a process of their own as in a kept one", async () => {
+  using folder = temporary();
+  folder.write(
+    "steps.ts",
+    `export class Own { constructor(readonly a: unknown) {} get double() { return [this.a, this.a]; } }
+     export const make = (x: unknown) => ({ x, list: [x, null], own: new Own(x), f: () => x });
+     export const show = (...args: unknown[]) => JSON.stringify(args);
+     export function fail(text: string) { throw new RangeError(text); }
+     export const notes: string[] = [];
+     export const note = (text: string) => { notes.push(text); return notes; };
+     export const number = 5;`,
+  );
+  const at = (name: string) => `file://${folder.file("steps.ts")}#${name}`;
+  const made = { call: at("make"), args: [7] };
+  const ref = ($step: number, ...path: unknown[]) => ({ $step, path });
+  const show = (...args: unknown[]) => ({ call: at("show"), args });
+  const tasks: Record<string, unknown[]> = {
+    chain: [made, show(ref(0, "x"), ref(0, "list", 0), "text", null, { a: [1] })],
+    whole: [made, show({ $step: 0 })],
+    class: [made, show(ref(0, "own", "a"), ref(0, "own", "double", 1))],
+    missing: [made, show(ref(0, "nothing"))],
+    beyond: [made, show(ref(0, "list", 1, "x"))],
+    forbidden: [made, show(ref(0, "constructor"))],
+    tooLate: [show({ $step: 0 }), made],
+    negative: [made, show({ $step: -1 })],
+    noPath: [made, show({ $step: 0, path: "x" })],
+    extra: [made, show({ $step: 0, path: ["x"], other: 1 })],
+    nested: [made, show([ref(0, "x")], { a: ref(0, "list") })],
+    special: [made, show(ref(0, "x"), { $bigint: "5" }, { $undefined: true })],
+    value: [made, { value: [ref(0, "list"), { $undefined: true }] }],
+    only: [{ value: { a: 1 } }],
+    method: [made, { call: ref(0, "list", "at"), args: [0] }],
+    construct: [{ call: at("Own"), args: [3] }, show(ref(0, "double"))],
+    late: [made, { call: at("Own"), args: [ref(0, "x")] }, show(ref(1, "a"))],
+    text: [{ call: { source: "(x) => ({ y: x + 1 })" }, args: [1] }, show(ref(0, "y"))],
+    thrower: [made, { call: at("fail"), args: ["thrown"] }, show(1)],
+    unknown: [made, { call: at("nowhere"), args: [] }],
+    noFunction: [made, { call: at("number"), args: [] }],
+    noText: [{ call: { source: "5" }, args: [] }],
+    badText: [made, { call: { source: "(x) =>" }, args: [] }],
+    outside: [made, { call: { source: "() => outside" }, args: [] }],
+    noModule: [made, { call: "file:///nowhere/m.ts#f", args: [] }],
+    once: [{ call: at("note"), args: ["a"] }, { call: at("Own"), args: [1] }, show({ $step: 0 })],
+    noArgs: [{ call: at("show") }, { call: at("show"), args: [{ $step: 0 }] }],
+  };
+  const stored = async (options: RunOptions) => {
+    const list = new TaskList(folder.file(`list${options.tasksPerProcess}`));
+    for (const [id, steps] of Object.entries(tasks)) {
+      folder.write(`list${options.tasksPerProcess}/todo/${id}.json`, JSON.stringify({ steps }));
+    }
+    const outcomes: Record<string, unknown> = {};
+    for await (const task of list.run({ ...options, processes: 2 })) {
+      const [error] = `${task.errorValue}`.split("\n");
+      outcomes[task.id] = task.state === "done" ? task.returnValue : error;
+    }
+    return outcomes;
+  };
+  const alone = await stored({ tasksPerProcess: 1 });
+  assert.equal(Object.keys(alone).length, Object.keys(tasks).length);
+  assert.deepEqual(alone, await stored({ tasksPerProcess: 100 }));
+  assert.equal(alone.chain, '[7,7,"text",null,{"a":[1]}]');
+  assert.equal(alone.once, '[["a"]]'); // no step has run twice
+  assert.match(`${alone.beyond}`, /Cannot read `x` of null, in the path/);
+});
+
 test("a task with an odd module fails alone", async () => {
   for (const tasksPerProcess of [1, 2]) {
     using folder = temporary();

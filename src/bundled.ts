@@ -18,13 +18,10 @@ if (isBundled && system.args[0] === RUNNER) {
   const load = ((name) => modules[name]()) as Load;
   const start = async () => {
     if (system.args[1]) return (await import("./runner.ts")).serve(parse(system.args[1]));
-    const { runSingle } = await import("./single.ts");
+    const { channelOfBun, channelOfDeno, runSingle } = await import("./single.ts");
     const { isPlain } = await load("values");
-    await runSingle(
-      load,
-      isPlain,
-      globalThis.Deno ? undefined : (await load("steps")).requireModule,
-    );
+    if (globalThis.Deno) await runSingle(channelOfDeno(), load, isPlain);
+    else await runSingle(channelOfBun(), load, isPlain, (await load("steps")).requireModule);
   };
   if (globalThis.Deno) await start();
   // Bun would wait at full speed, and for ever where a task waits for what nothing will settle

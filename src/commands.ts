@@ -4,8 +4,8 @@
  * @module
  */
 
-import { type Order, runSingle } from "./single.ts";
-import { requireModule, stepsOf } from "./steps.ts";
+import { type Call, channelOfBun, channelOfDeno, type Order, runSingle } from "./single.ts";
+import { requireModule, type Step, stepsOf } from "./steps.ts";
 import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
 import { isPlain } from "./values.ts";
 
@@ -36,8 +36,10 @@ export function serving(
 export function runningOne(permissions: string[], project: string): string[] {
   const program = system.execPath();
   if (isBundled) return [program, RUNNER];
-  const load = globalThis.Deno ? "import" : "import.meta.require";
-  const helpers = [`(name) => ${load}(${quote("")} + name + ".ts")`, isPlain];
+  const [channel, load] = globalThis.Deno
+    ? [channelOfDeno, "import"]
+    : [channelOfBun, "import.meta.require"];
+  const helpers = [`(${channel})()`, `(name) => ${load}(${quote("")} + name + ".ts")`, isPlain];
   if (globalThis.Deno) {
     return preloading(`await (${runSingle})(${helpers.join(", ")})`, permissions, project);
   }
@@ -84,18 +86,35 @@ function withAccess(permissions: string[], paths: string[]): string[] {
 }
 
 /** What the process of one task is told; undefined if the task is very long, or is none. */
-export function orderOf(order: Omit<Order, "steps">, text: string): Order | undefined {
+export function orderOf(order: Omit<Order, "steps" | "calls">, text: string): Order | undefined {
   if (text.length > 100_000) return;
   try {
     const steps = stepsOf(text, order.claim);
-    const isPlainCall = steps.length === 1 && !stringify(steps).includes('"$');
-    return { ...order, steps, call: isPlainCall ? placeOf(steps[0].call) : undefined };
+    const calls = steps.map((step, index) => callOf(step, index, order.session));
+    const others = calls.indexOf(undefined);
+    return { ...order, steps, calls: calls.slice(0, others < 0 ? undefined : others) as Call[] };
   } catch { /* a runner will say what is wrong with it */ }
 }
 
-function placeOf(call: unknown): Order["call"] {
+/** Where the function of a step is, if it is called with arguments that need no codec. */
+function callOf({ call, args = [] }: Step, index: number, session?: string): Call | undefined {
+  if (!args.every((arg) => isResult(arg, index) || !mayBeSpecial(arg))) return;
+  const { source } = Object(call) as { source?: unknown };
+  if (typeof source === "string" && session === undefined) return { source };
   if (typeof call !== "string" || !/^file:.*#/.test(call)) return;
   const hash = call.lastIndexOf("#");
   const url = call.slice(0, hash);
   return { url, place: pathOf(url), name: call.slice(hash + 1) };
+}
+
+/** Whether an argument is a valid reference to the result of a step before, or to a part of it. */
+function isResult(arg: unknown, index: number): boolean {
+  const { $step, path = [], ...others } = Object(arg) as Record<string, unknown>;
+  const isStep = Number.isInteger($step) && $step as number >= 0 && $step as number < index;
+  if (!isStep || !Array.isArray(path) || Object.keys(others).length) return false;
+  return !path.some((key) => /^(__proto__|constructor|prototype)$/.test(`${key}`));
+}
+
+function mayBeSpecial(arg: unknown): boolean {
+  return typeof arg === "object" && stringify(arg).includes('"$');
 }

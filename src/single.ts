@@ -3,8 +3,8 @@
  *
  * Its text is handed to the runtime: to load the modules of the runner, and to run their code for the
  * first time, takes a quarter of what Deno takes to start, and as long as Bun. So it refers to nothing
- * around it. As each of its own lines takes Bun some 0.01 ms, it does no more than what a call with plain
- * arguments and a plain result needs; `conclude.ts` does the rest, and is loaded when it is needed. It is
+ * around it. As each of its own lines takes Bun some 0.01 ms, it does no more than what calls with plain
+ * arguments and a plain result need; `conclude.ts` does the rest, and is loaded when it is needed. It is
  * left to the pool to file an outcome.
  *
  * @module
@@ -17,13 +17,16 @@ export type Order = {
   claim: string;
   secret: string; // which no other process knows, and without which an answer is none
   steps: Step[];
-  call?: { url: string; place: string; name: string }; // if one call with plain arguments is all
+  calls: Call[];
   session?: string;
   retries: number;
 };
 
-/** What a call has returned or thrown. */
-export type Result = { value: unknown; hasFailed?: true };
+/**
+ * Where the function of a step is: in a file, or in the order. The steps that an order begins with have one
+ * if each argument is plain, or the result of a step before or a part of it.
+ */
+export type Call = { url: string; place: string; name: string } | { source: string };
 
 /** What the process of one task tells of it: since when, and for how long, both in milliseconds. */
 export type Told =
@@ -42,53 +45,105 @@ type Modules = {
 /** Loads a module of forrest. */
 export type Load = <Name extends keyof Modules>(name: Name) => Promise<Modules[Name]>;
 
-type Runtimes = Importing & {
-  Deno?: typeof globalThis.Deno;
-  Bun: {
-    file(descriptor: number): { size: number };
-    write(file: unknown, text: string): Promise<number>;
-  };
-  prompt(message: string): string | null;
-  process: typeof import("node:process");
+/** How a process reads its order and tells its outcome: what differs between runtimes. */
+export type Channel = {
+  read(): string;
+  write(text: string): boolean | Promise<boolean>;
+  end(): void;
+  own: object; // what a task may have replaced by the time it is used again
 };
+
+/** Makes a channel with what the runtime has before any task can change that. */
+export function channelOfDeno(): Channel {
+  const { Deno } = globalThis;
+  const [buffer, decoder] = [new Uint8Array(16384), new TextDecoder()];
+  return {
+    own: {},
+    read() {
+      let text = "";
+      while (!text.endsWith("\n")) {
+        const length = Deno.stdin.readSync(buffer) ?? Deno.exit(0); // as this process is not needed
+        text += decoder.decode(buffer.subarray(0, length), { stream: true });
+      }
+      return text;
+    },
+    write(text) {
+      const bytes = new TextEncoder().encode(text);
+      for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
+      return true;
+    },
+    end: () => Deno.exit(0),
+  };
+}
+
+type Bun = {
+  file(descriptor: number): { size: number };
+  write(file: unknown, text: string): Promise<number>;
+};
+
+/** The same. */
+export function channelOfBun(): Channel {
+  const { Bun, process, prompt } = globalThis as typeof globalThis & {
+    Bun: Bun;
+    process: typeof import("node:process");
+  };
+  return {
+    own: { process },
+    read: () => prompt("") ?? process.exit(0), // all else takes Bun 0.3 to 2 ms to read with
+    async write(text) {
+      const output = Bun.file(1);
+      return output.size === Infinity && await Bun.write(output, text) > 0; // it may be no pipe now
+    },
+    // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive
+    end: () => void setTimeout(() => process.exit(0), 200).unref(),
+  };
+}
 
 /** Waits for the order to run a task, and runs it. */
 export async function runSingle(
+  { read, write, end, own }: Channel,
   load: Load,
   isPlain: Modules["values"]["isPlain"],
   preload?: Modules["steps"]["requireModule"],
 ): Promise<void> {
-  const runtimes = globalThis as unknown as Runtimes;
-  const { Deno, Bun } = runtimes;
-  const process = Deno ? undefined : runtimes.process; // which Deno would have to load
   const { parse, stringify } = JSON;
-  const own = { JSON, Date, Map, Set, URL, RegExp, Promise, Error, performance };
-  let text = "";
-  if (Deno) {
-    const [buffer, decoder] = [new Uint8Array(16384), new TextDecoder()];
-    while (!text.endsWith("\n")) {
-      const length = Deno.stdin.readSync(buffer) ?? Deno.exit(0); // as this process is not needed
-      text += decoder.decode(buffer.subarray(0, length), { stream: true });
-    }
-  } else text = runtimes.prompt("") ?? process!.exit(0); // all else takes Bun 0.3 to 2 ms to read with
-  const order: Order = parse(text);
-  const { claim, secret, call, steps } = order;
+  const ours = { JSON, Date, Map, Set, URL, RegExp, Promise, Error, performance, ...own };
+  const order: Order = parse(read());
+  const { claim, secret, calls, steps } = order;
   const begin = Date.now(); // a `Date` takes Deno 0.3 ms
   const now = performance.now.bind(performance);
   const start = now();
-  let result: Result | undefined;
+  const results: unknown[] = [];
+  let thrown: { value: unknown } | undefined;
+  const follow = (arg: unknown) => {
+    const { $step, path = [] } = (arg ?? {}) as { $step?: number; path?: string[] };
+    if ($step === undefined) return arg;
+    return path.reduce((value, key) => (value as Record<string, unknown>)[key], results[$step]);
+  };
   try {
-    if (call) {
-      const importing = runtimes[Symbol.for("forrest.importing")] = new Set([call.place]);
-      preload?.(call.place);
-      const callee = (await import(call.url))[call.name];
-      importing.clear();
+    const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] =
+      new Set();
+    for (const call of calls) {
+      let args: unknown[];
+      try {
+        args = (steps[results.length].args ?? []).map(follow);
+      } catch {
+        break; // there is no such part
+      }
+      let callee: unknown;
+      if ("source" in call) callee = new Function(`"use strict"; return (${call.source}\n)`)();
+      else {
+        importing.add(call.place);
+        preload?.(call.place);
+        callee = (await import(call.url))[call.name];
+        importing.clear();
+      }
       const { writable } = Object.getOwnPropertyDescriptor(callee ?? {}, "prototype") ?? {};
-      const isFunction = typeof callee === "function" && writable !== false; // it may be a class
-      if (isFunction) result = { value: await callee(...steps[0].args ?? []) };
+      if (typeof callee !== "function" || writable === false) break; // it may be a class
+      results.push(await callee(...args));
     }
   } catch (value) {
-    result = { value, hasFailed: true };
+    thrown = { value };
   }
   const runtime = now() - start;
   const tell: Tell = async (...answer) => {
@@ -97,32 +152,25 @@ export async function runSingle(
         delete (prototype as { toJSON?: unknown }).toJSON;
       }
       const text = `\x1e${stringify(answer)}\n`;
-      if (text.length > 60_000) return false; // it is more than a pipe holds
-      if (Deno) {
-        const bytes = new TextEncoder().encode(text);
-        for (let at = 0; at < bytes.length;) at += Deno.stdout.writeSync(bytes.subarray(at));
-        return true;
-      }
-      const output = Bun.file(1);
-      return output.size === Infinity && await Bun.write(output, text) > 0; // it may be no pipe now
+      return text.length < 60_000 && await write(text); // which is less than a pipe holds
     } catch { // the task has closed its standard output
       return false;
     }
   };
   const need: Load = (module) => {
     try {
-      Object.assign(globalThis, own, process && { process });
+      Object.assign(globalThis, ours);
       Object.assign(JSON, { parse, stringify });
     } catch { /* the task has frozen them */ }
     return load(module);
   };
-  const { value, hasFailed } = result ?? { hasFailed: true };
+  const isOver = !thrown && results.length === steps.length;
+  const value = results.at(-1);
   const returnValue = value === undefined ? { $undefined: true } : value;
-  const isSimple = !hasFailed && (value === undefined || isPlain(value, 50));
+  const isSimple = isOver && (value === undefined || isPlain(value, 50));
   if (!isSimple || !await tell(claim, secret, { begin, runtime, returnValue })) {
-    await (await need("conclude")).conclude(order, begin, runtime, result, need, tell);
+    const { conclude } = await need("conclude");
+    await conclude(order, begin, runtime, results, thrown, need, tell);
   }
-  if (Deno) Deno.exit(0);
-  // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive
-  setTimeout(() => process!.exit(0), 200).unref();
+  end();
 }

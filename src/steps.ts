@@ -34,10 +34,13 @@ export function stepsOf(text: string, path: string): Step[] {
   return steps;
 }
 
-/** What the last of the steps returns. `session` is the URL of a module. */
-export async function runSteps(steps: Step[], session?: string): Promise<unknown> {
-  const results: unknown[] = [];
-  for (const { call, args = [], value } of steps) {
+/** What the last of the steps returns. `session` is the URL of a module; some may have `results`. */
+export async function runSteps(
+  steps: Step[],
+  session?: string,
+  results: unknown[] = [],
+): Promise<unknown> {
+  for (const { call, args = [], value } of steps.slice(results.length)) {
     if (call === undefined) results.push(decode(value, results));
     else results.push(await runStep(call, args, results, session));
   }
@@ -65,16 +68,20 @@ async function runStep(
       ? Reflect.construct(callee, values)
       : Reflect.apply(callee, owner, values));
   } catch (error) {
-    if (
-      !(error instanceof ReferenceError) || typeof (call as { source?: string }).source !== "string"
-    ) throw error;
-    const message =
-      `${error.message}. The function was stored as its text, without the variables around it: export ` +
-      "it from a module (and guard the main part of a script with `if (import.meta.main)`), or name a `session` module";
-    throw Object.assign(new ReferenceError(message), {
-      stack: error.stack?.replace(error.message, message),
-    });
+    throw explain(error, call);
   }
+}
+
+/** What a call has thrown; if that may be as its function was stored without what is around it, it says so. */
+export function explain(error: unknown, call: unknown): unknown {
+  const isText = typeof (call as { source?: unknown } | undefined)?.source === "string";
+  if (!isText || !(error instanceof ReferenceError)) return error;
+  const message =
+    `${error.message}. The function was stored as its text, without the variables around it: export ` +
+    "it from a module (and guard the main part of a script with `if (import.meta.main)`), or name a `session` module";
+  return Object.assign(new ReferenceError(message), {
+    stack: error.stack?.replace(error.message, message),
+  });
 }
 
 /** Classes, and the built-ins that are like them: those whose `prototype` cannot be replaced. */

@@ -148,7 +148,13 @@ function notStorable({ name, keys }: Place, what: string): TypeError {
 const OWN_FILES = pathOf(new URL(".", import.meta.url).href);
 
 /** What shows a frame of ours: the path of a file, or the code that runners are started with. */
-const OURS = [OWN_FILES, "data:text/javascript,import", "data:text/javascript,await", "/[eval]:"];
+const OURS = [
+  OWN_FILES,
+  "data:text/javascript,import",
+  "data:text/javascript,await",
+  "/[eval]:",
+  "/%5Beval%5D:",
+];
 
 /** The stack without our frames. */
 function userStack(error: Error): string {
@@ -244,8 +250,9 @@ function decodeError({ name, message, stack, ...others }: Record<string, unknown
   const type = (globalThis as Record<string, unknown>)[name as string] as
     | ErrorConstructor
     | undefined;
-  const isBuiltin = type === Error || type?.prototype instanceof Error;
-  if (isBuiltin) Object.setPrototypeOf(error, type!.prototype);
+  // some of Bun's have methods that work only on what it has made itself
+  const isUsable = type?.prototype instanceof Error && !Object.hasOwn(type.prototype, "toString");
+  if (isUsable) Object.setPrototypeOf(error, type!.prototype);
   const hidden = { name, stack, cause: decode(others.cause), errors: decode(others.errors) };
   for (const [key, value] of Object.entries(hidden)) {
     if (value === undefined || (key === "name" && value === error.name)) continue;
