@@ -539,7 +539,8 @@ export function map<R>(
 /**
  * Defers a run of a program; its value is what the program writes to its standard output.
  *
- * The task fails if the program does, with `code`, `signal` and the end of its output in the error.
+ * The task fails if the program does, with `code`, `signal` and the end of its output in the error; also
+ * if it writes more than 100 MB. A run starts such a task without a runtime, if it is all of the task.
  *
  * @example
  * ```ts

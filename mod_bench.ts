@@ -334,7 +334,7 @@ if (isWanted("programs")) {
     }
     const input = "true\n".repeat(500);
     const [ours, floor] = await pairs(
-      () => consume(lists.pop()!.run({ processes: 2, tasksPerProcess: 250 })),
+      () => consume(lists.pop()!.run({ processes: 2 })),
       () =>
         execFileSync("parallel", ["-j2", "--joblog", log], {
           input,

@@ -26,7 +26,7 @@ import {
   textOf,
 } from "./files.ts";
 import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup } from "./processes.ts";
-import { deathOf, isEndOfJob } from "./programs.ts";
+import { deathOf, isEndOfJob, type Program, programOf, resultOf, wordsOf } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
 import type { Told } from "./single.ts";
 import {
@@ -167,6 +167,9 @@ type Held = { begun?: Date; timer?: Timer; text?: string; secret?: string };
 /** How a process is started. */
 type Start = { command: string[]; isSingle?: boolean };
 
+/** Reads what a process prints, until it is dead. */
+type Watch = (runner: Runner, process: Deno.ChildProcess) => Promise<void>;
+
 /** A process that runs tasks, as its pool sees it. */
 interface Runner {
   held: Map<string, Held>; // its tasks by their keys
@@ -232,8 +235,11 @@ abstract class Pool {
     if (isWorthIt && start?.isSingle) this.spare = this.spawn(start);
   }
 
-  /** Starts a process that runs this module, in a process group of its own. */
-  spawn(start: Start): Runner {
+  /** Starts a process in a process group of its own. */
+  spawn(
+    start: Start,
+    watch: Watch = (runner, process) => this.watch(runner, process),
+  ): Runner {
     const marker = `/${this.owner}.${runnersStarted++}/`;
     const process = spawnGroup(start.command, {
       FORREST_TASKS: environment("FORREST_TASKS") + marker,
@@ -266,7 +272,7 @@ abstract class Pool {
       },
     };
     this.runners.add(runner);
-    this.watch(runner, process);
+    watch(runner, process);
     return runner;
   }
 
@@ -309,13 +315,16 @@ abstract class Pool {
     killGroup(process.pid); // what its task has left running
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
+    if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
+    this.remove(runner, () => deathOf("The process of this task", status, printed));
+  }
+
+  /** Forgets a runner that is dead. */
+  remove(runner: Runner, error: () => Error): void {
     clearTimeout(runner.limit);
     this.runners.delete(runner);
-    if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
     for (const { timer } of runner.held.values()) clearTimeout(timer);
-    if (runner.held.size) {
-      this.try(() => this.lose(runner, deathOf("The process of this task", status, printed)));
-    }
+    if (runner.held.size) this.try(() => this.lose(runner, error()));
     this.change();
   }
 
@@ -577,6 +586,8 @@ export class ListPool extends Pool {
     const secret = crypto.randomUUID();
     const order = isUnlimited(permissions) && orderOf({ claim, secret, session, retries }, text);
     if (!order) return;
+    const program = programOf(order.steps);
+    if (program) return this.startProgram(claim, text, program);
     const start = this.startFor(projectOf(text));
     const isFit = spare?.start === start && !spare.isEnded;
     if (!isFit) spare?.kill();
@@ -585,6 +596,41 @@ export class ListPool extends Pool {
     runner.give(claim, order, { text, secret });
     runner.end();
     return runner;
+  }
+
+  /** Starts a program, which needs no runner; undefined if it does not start, and a runner is to say why. */
+  startProgram(claim: string, text: string, { argv, options }: Program): Runner | undefined {
+    const command = wordsOf(argv, options);
+    try {
+      const watch: Watch = (...its) => this.watchProgram(...its, claim, argv);
+      const runner = this.spawn({ command }, watch);
+      runner.given++;
+      runner.last = claim;
+      runner.held.set(claim, { text });
+      runner.end();
+      return runner;
+    } catch { /* there is no such program, or no room for it */ }
+  }
+
+  /** Waits for the end of a program, and files what it has printed. */
+  async watchProgram(
+    runner: Runner,
+    process: Deno.ChildProcess,
+    claim: string,
+    argv: string[],
+  ): Promise<void> {
+    const [begin, start] = [Date.now(), performance.now()];
+    const decoder = new TextDecoder();
+    const print = (chunk: Uint8Array) =>
+      void this.try(() => this.output(runner, decoder.decode(chunk, { stream: true }), "stderr"));
+    const outcome = await resultOf(process, argv, print).then(
+      (returnValue) => ({ returnValue }),
+      (error) => ({ errorValue: encodeThrown(error) }),
+    );
+    killGroup(process.pid); // what it has left running
+    const told = { begin, runtime: performance.now() - start, ...outcome };
+    if (!runner.isKilled && runner.held.has(claim)) this.try(() => this.take(runner, claim, told));
+    this.remove(runner, () => this.timeout());
   }
 
   /** How the processes of single tasks are started in a project, from here: always the same object. */

@@ -11,17 +11,31 @@ type Options = { env?: Record<string, string>; detached?: boolean };
 
 /** Starts a program, with pipes. */
 export function spawn(command: string[], options: Options = {}): Deno.ChildProcess {
-  if (!globalThis.Deno) return spawnOfBun(command, options);
   const [program, ...args] = command;
   const pipes = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
-  return new system.Command(program, { args, ...pipes, ...options }).spawn();
+  try {
+    if (!globalThis.Deno) return spawnOfBun(command, options);
+    return new system.Command(program, { args, ...pipes, ...options }).spawn();
+  } catch (error) {
+    if ((error as { code?: string }).code !== "ENOENT") throw error;
+    throw cannotStart(program, "No such file or directory");
+  }
+}
+
+/** The error of a program that could not be started. */
+export function cannotStart(program: string, reason: string): Error {
+  const isMissing = reason === "No such file or directory";
+  const error = new Error(
+    `Cannot start \`${program}\`: ${isMissing ? "there is no such program" : reason}`,
+  );
+  return Object.assign(error, { stack: `Error: ${error.message}` });
 }
 
 /** Starts a program in a process group of its own, with pipes. */
 export function spawnGroup(command: string[], env?: Record<string, string>): Deno.ChildProcess {
   // for `detached`, Deno copies its page tables, and stands still for 3 ms
   hasSetsid ??= !!globalThis.Deno && succeeds(() => system.lstatSync("/usr/bin/setsid"));
-  if (hasSetsid) return spawn(["/usr/bin/setsid", ...command], { env });
+  if (hasSetsid) return spawn(["/usr/bin/setsid", "--", ...command], { env });
   return spawn(command, { env, detached: true });
 }
 
@@ -44,15 +58,7 @@ const bun = () => (globalThis as unknown as { Bun: Bun }).Bun;
 
 function spawnOfBun(command: string[], options: Options): Deno.ChildProcess {
   const env = { ...nodeProcess().env, ...options.env };
-  const start = () => {
-    try {
-      return bun().spawn(command, { ...options, env, stdio: ["pipe", "pipe", "pipe"] });
-    } catch (error) {
-      if ((error as { code?: string }).code !== "ENOENT") throw error;
-      throw new Error(`Cannot start \`${command[0]}\`: there is no such program`);
-    }
-  };
-  const child = start();
+  const child = bun().spawn(command, { ...options, env, stdio: ["pipe", "pipe", "pipe"] });
   const { pid, stdin, stdout, stderr } = child;
   const write = async (bytes: Uint8Array) => {
     stdin.write(bytes);

@@ -4,8 +4,9 @@
  * @module
  */
 
-import { spawn } from "./processes.ts";
-import { sleep, type Stream, system } from "./system.ts";
+import { cannotStart, spawn } from "./processes.ts";
+import type { Step } from "./steps.ts";
+import { sleep, type Stream, stringify, system } from "./system.ts";
 
 /** The options of a program that runs as a task. */
 export interface CommandOptions {
@@ -16,26 +17,64 @@ export interface CommandOptions {
 /** What `forrest#NAME` stands for in a task file. */
 export const ownFunctions = { command: runProgram };
 
-async function runProgram(argv: string[], { shell = false }: CommandOptions = {}): Promise<string> {
-  const process = spawn(shell ? ["sh", "-c", argv.join(" ")] : argv);
+async function runProgram(argv: string[], options?: CommandOptions): Promise<string> {
+  const process = spawn(wordsOf(argv, options));
   process.stdin.getWriter().close().catch(() => {});
-  const read = async (stream: Stream) => {
+  return await resultOf(process, argv, (chunk) => system.stderr.writeSync(chunk));
+}
+
+/** A program that a task consists of. */
+export type Program = { argv: string[]; options?: CommandOptions };
+
+/** The program that a task consists of, if that is all. */
+export function programOf(steps: Step[]): Program | undefined {
+  const [{ call, args = [] }] = steps;
+  if (steps.length > 1 || call !== "forrest#command" || args.length > 2) return;
+  const [argv, options = {}] = args as [argv: unknown, options?: CommandOptions];
+  const isWord = (word: unknown) => typeof word === "string" && !word.includes("\0");
+  const areWords = Array.isArray(argv) && argv.length > 0 && argv.every(isWord);
+  const areOptions = /^({}|{"shell":(true|false)})$/.test(stringify(options));
+  if (areWords && areOptions) return { argv, options };
+}
+
+/** The words with which a program is started. */
+export function wordsOf(argv: string[], { shell = false }: CommandOptions = {}): string[] {
+  return shell ? ["sh", "-c", argv.join(" ")] : argv;
+}
+
+/** What is printed by that which is to start a program in a group of its own. */
+const STARTER = /^setsid: .* execute .*: (.*)\n$/;
+
+/** What a program prints to its standard output; throws if it fails. `print` gets the other output. */
+export async function resultOf(
+  process: Deno.ChildProcess,
+  argv: string[],
+  print: (chunk: Uint8Array) => void,
+): Promise<string> {
+  const name = `\`${argv.join(" ")}\``;
+  const fix = "let it write to a file, as its standard output is its result";
+  const read = async (stream: Stream, most: number) => {
     const decoder = new TextDecoder();
     let text = "";
     for await (const chunk of process[stream]) {
       text += decoder.decode(chunk, { stream: true });
-      if (stream === "stderr") system.stderr.writeSync(chunk);
+      if (stream === "stderr" && !STARTER.test(text)) print(chunk);
+      if (text.length <= most) continue;
+      if (stream === "stdout") throw new RangeError(`${name} has printed more than 100 MB: ${fix}`);
+      text = text.slice(-most);
     }
     return text;
   };
   const [status, stdout, stderr] = await Promise.all([
     process.status,
-    read("stdout"),
-    read("stderr"),
+    read("stdout", 100e6),
+    read("stderr", 10_000),
   ]);
   if (status.success) return stdout;
+  const [, reason] = STARTER.exec(stderr) ?? [];
+  if (reason) throw cannotStart(argv[0], reason);
   if (isEndOfJob(status)) await sleep(500); // this process is to end as well, and the task to go back
-  const error = deathOf(`\`${argv.join(" ")}\``, status, stdout + stderr);
+  const error = deathOf(name, status, stdout + stderr);
   throw Object.assign(error, { code: status.code, signal: status.signal });
 }
 
