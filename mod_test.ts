@@ -2631,6 +2631,17 @@ test("programs give the same whether they are started by the run or by a kept pr
   assert.deepEqual([printed.shell, printed.code], ["two\n", "err\n"]);
 });
 
+test("a program that is killed holds up nothing, whoever has its output open", async () => {
+  using folder = temporary();
+  const stay = "exec setsid env -i sh -c 'echo $$ > $0; exec sleep 20' $0"; // without our marks
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(command(["sh", "-c", `${stay} & sleep 100`, folder.file("pid")]));
+  const [task] = await Array.fromAsync(tasks.run({ autokill: 1 }));
+  assert.equal((task.errorValue as Error).name, "TimeoutError");
+  assert.ok(isRunning(folder.read("pid")));
+  process.kill(Number(folder.read("pid")));
+});
+
 test("a task that is killed for its time is tried again, too", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));

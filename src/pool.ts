@@ -180,6 +180,7 @@ interface Runner {
   isEnded: boolean; // it gets no more
   isKilled: boolean;
   limit?: Timer; // until it must have ended
+  killed: Promise<void>;
   give(key: string, request: unknown, held?: Held): void;
   end(): void;
   kill(): void;
@@ -246,6 +247,7 @@ abstract class Pool {
     });
     const input = process.stdin.getWriter();
     const ignore = () => {}; // it is dead, and `lose` will follow
+    const { promise: killed, resolve: setKilled } = Promise.withResolvers<void>();
     const runner: Runner = {
       held: new Map(),
       given: 0,
@@ -254,6 +256,7 @@ abstract class Pool {
       start,
       isEnded: false,
       isKilled: false,
+      killed,
       give(key, request, held = {}) {
         runner.given++;
         runner.last = key;
@@ -269,6 +272,7 @@ abstract class Pool {
         runner.isEnded = runner.isKilled = true;
         killGroup(process.pid);
         kill(process); // it may not lead its group yet
+        setKilled();
       },
     };
     this.runners.add(runner);
@@ -623,13 +627,17 @@ export class ListPool extends Pool {
     const decoder = new TextDecoder();
     const print = (chunk: Uint8Array) =>
       void this.try(() => this.output(runner, decoder.decode(chunk, { stream: true }), "stderr"));
-    const outcome = await resultOf(process, argv, print).then(
+    // what has left its group may hold its output open when it is killed
+    const killed = runner.killed.then(() => sleep(200));
+    const outcome = await resultOf(process, argv, print, killed).then(
       (returnValue) => ({ returnValue }),
       (error) => ({ errorValue: encodeThrown(error) }),
     );
     killGroup(process.pid); // what it has left running
-    const told = { begin, runtime: performance.now() - start, ...outcome };
-    if (!runner.isKilled && runner.held.has(claim)) this.try(() => this.take(runner, claim, told));
+    const runtime = performance.now() - start;
+    if (!runner.isKilled && runner.held.has(claim)) {
+      this.try(() => this.take(runner, claim, { begin, runtime, ...outcome }));
+    }
     this.remove(runner, () => this.timeout());
   }
 

@@ -45,23 +45,30 @@ export function wordsOf(argv: string[], { shell = false }: CommandOptions = {}):
 /** What is printed by that which is to start a program in a group of its own. */
 const STARTER = /^setsid: .* execute .*: (.*)\n$/;
 
-/** What a program prints to its standard output; throws if it fails. `print` gets the other output. */
+/**
+ * What a program prints to its standard output; throws if it fails. `print` gets the other output. Nothing
+ * more is read after `end`, as what the program has left running may hold its output open.
+ */
 export async function resultOf(
   process: Deno.ChildProcess,
   argv: string[],
   print: (chunk: Uint8Array) => void,
+  end?: Promise<void>,
 ): Promise<string> {
   const name = `\`${argv.join(" ")}\``;
   const fix = "let it write to a file, as its standard output is its result";
   const read = async (stream: Stream, most: number) => {
-    const decoder = new TextDecoder();
+    const [reader, decoder] = [process[stream].getReader(), new TextDecoder()];
+    end?.then(() => reader.cancel()).catch(() => {}); // it may have failed by itself
     let text = "";
-    for await (const chunk of process[stream]) {
+    for (let chunk; (chunk = (await reader.read()).value);) {
       text += decoder.decode(chunk, { stream: true });
       if (stream === "stderr" && !STARTER.test(text)) print(chunk);
       if (text.length <= most) continue;
-      if (stream === "stdout") throw new RangeError(`${name} has printed more than 100 MB: ${fix}`);
       text = text.slice(-most);
+      if (stream === "stderr") continue;
+      await reader.cancel();
+      throw new RangeError(`${name} has printed more than 100 MB: ${fix}`);
     }
     return text;
   };
