@@ -1218,7 +1218,7 @@ interface BadFile {
 const steps = (...steps: unknown[]) => JSON.stringify({ steps });
 const add = (...args: unknown[]) => ({ call: "Math.max", args });
 const badFiles: BadFile[] = [
-  { is: "empty", bytes: "", error: /Cannot read the task .*empty\.json/ },
+  { is: "empty", bytes: "", error: /Cannot read the task `empty\.json`/ },
   { is: "blank", bytes: "\n \n", error: /Cannot read the task/ },
   { is: "cut off", bytes: steps(add(1, 2)).slice(0, -9), error: /Cannot read the task/ },
   { is: "not JSON", bytes: "import os\nprint('hello')\n", error: /Cannot read the task/ },

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Filing, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
+import { Filing, locate, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
 import { all, parse, race, stringify, system, writeAll } from "./system.ts";
@@ -65,7 +65,8 @@ export async function run(path: string, session?: string): Promise<[string, Outc
   let text = "";
   try {
     text = system.readTextFileSync(path);
-    const returnValue = encode(await runSteps(stepsOf(text, path), session), "returnValue");
+    const name = `${locate(path).id}.json`; // it will not stay in this folder
+    const returnValue = encode(await runSteps(stepsOf(text, name), session), "returnValue");
     return [text, { started, runtime: runtime(), returnValue }];
   } catch (error) {
     return [text, { started, runtime: runtime(), errorValue: encodeThrown(error) }];
