@@ -1872,13 +1872,25 @@ test("steps give the same in a process of their own as in a kept one", async () 
      export function fail(text: string) { throw new RangeError(text); }
      export const notes: string[] = [];
      export const note = (text: string) => { notes.push(text); return notes; };
-     export const number = 5;`,
+     export const number = 5;
+     export const counter = (count = 0) =>
+       ({ get next() { return ++count; }, get bad() { throw ++count; } });
+     export const pollute = () => { Object.prototype.source = "() => 'hacked'"; return 1; };
+     export const replace = () => {
+       const { map, reduce } = Array.prototype;
+       Array.prototype.map = Array.prototype.reduce = function () { return ["hacked"]; };
+       setTimeout(() => Object.assign(Array.prototype, { map, reduce }));
+       return { x: 1 };
+     };
+     export const clean = (x) => { delete Object.prototype.source; return x; };
+     export const trap = () => ({ get x() { throw new Error("trapped"); } });
+     export const freeze = () => { Object.freeze(globalThis); };`,
   );
   const at = (name: string) => `file://${folder.file("steps.ts")}#${name}`;
   const made = { call: at("make"), args: [7] };
   const ref = ($step: number, ...path: unknown[]) => ({ $step, path });
   const show = (...args: unknown[]) => ({ call: at("show"), args });
-  const tasks: Record<string, unknown[]> = {
+  let tasks: Record<string, unknown[]> = {
     chain: [made, show(ref(0, "x"), ref(0, "list", 0), "text", null, { a: [1] })],
     whole: [made, show({ $step: 0 })],
     class: [made, show(ref(0, "own", "a"), ref(0, "own", "double", 1))],
@@ -1905,12 +1917,21 @@ test("steps give the same in a process of their own as in a kept one", async () 
     outside: [made, { call: { source: "() => outside" }, args: [] }],
     noModule: [made, { call: "file:///nowhere/m.ts#f", args: [] }],
     once: [{ call: at("note"), args: ["a"] }, { call: at("Own"), args: [1] }, show({ $step: 0 })],
+    getter: [
+      { call: at("counter") },
+      { call: at("Own"), args: [ref(0, "next")] },
+      show(ref(1, "a")),
+    ],
+    badGetter: [{ call: at("counter") }, show(ref(0, "bad"))],
+    pollute: [{ call: at("pollute") }, { call: at("clean"), args: [5] }],
+    trap: [{ call: at("trap") }],
+    trapBefore: [{ call: at("trap") }, { call: at("clean"), args: [6] }],
     noArgs: [{ call: at("show") }, { call: at("show"), args: [{ $step: 0 }] }],
   };
-  const stored = async (options: RunOptions) => {
-    const list = new TaskList(folder.file(`list${options.tasksPerProcess}`));
+  const stored = async (name: string, options: RunOptions) => {
+    const list = new TaskList(folder.file(name));
     for (const [id, steps] of Object.entries(tasks)) {
-      folder.write(`list${options.tasksPerProcess}/todo/${id}.json`, JSON.stringify({ steps }));
+      folder.write(`${name}/todo/${id}.json`, JSON.stringify({ steps }));
     }
     const outcomes: Record<string, unknown> = {};
     for await (const task of list.run({ ...options, processes: 2 })) {
@@ -1919,12 +1940,54 @@ test("steps give the same in a process of their own as in a kept one", async () 
     }
     return outcomes;
   };
-  const alone = await stored({ tasksPerProcess: 1 });
+  const alone = await stored("alone", { tasksPerProcess: 1 });
   assert.equal(Object.keys(alone).length, Object.keys(tasks).length);
-  assert.deepEqual(alone, await stored({ tasksPerProcess: 100 }));
+  assert.deepEqual(alone, await stored("kept", { tasksPerProcess: 100 }));
+  tasks = { // these would harm their neighbours in a kept process
+    replace: [{ call: at("replace") }, { call: at("clean"), args: [ref(0, "x")] }],
+    freeze: [{ call: at("freeze") }, { call: at("Own"), args: [8] }, show(ref(1, "a"))],
+  };
+  assert.deepEqual(await stored("harmful", { tasksPerProcess: 1 }), { replace: 1, freeze: "[8]" });
   assert.equal(alone.chain, '[7,7,"text",null,{"a":[1]}]');
   assert.equal(alone.once, '[["a"]]'); // no step has run twice
+  assert.deepEqual([alone.getter, alone.badGetter], ["[1]", "1"]); // nor any getter
   assert.match(`${alone.beyond}`, /Cannot read `x` of null, in the path/);
+});
+
+test("a process that dies of a signal without a name fails its task alone", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const die = async () => {
+    const { spawnSync } = process.getBuiltinModule("node:child_process");
+    spawnSync("sh", ["-c", `kill -40 ${process.pid}`]);
+    await new Promise((resolve) => setTimeout(resolve, 5000));
+  };
+  await tasks.schedule(defer(die), { id: "function" });
+  await tasks.schedule(command(["sh", "-c", "kill -40 $$"]), { id: "program" });
+  await tasks.schedule(1, { id: "value" });
+  const run = tasks.run({ processes: 1, onOutput: () => {} });
+  const outcomes = await Array.fromAsync(run, ({ id, errorValue }) => `${id} ${errorValue}`);
+  outcomes.sort();
+  assert.match(outcomes[0], /^function Error: .* was killed by (SIG)?\w+$/);
+  assert.match(outcomes[1], /^program Error: .* was killed by (SIG)?\w+$/);
+  assert.equal(outcomes[2], "value undefined");
+});
+
+test("a run whose program ends with an error leaves nothing running", async () => {
+  using folder = temporary();
+  const { stderr } = runProgram(
+    folder,
+    `import { existsSync } from "node:fs";
+     const main = async () => {
+       const tasks = new TaskList("list");
+       await tasks.schedule(command(["sh", "-c", "echo $$ > pid; sleep 100; true"]));
+       for await (const _ of tasks.run({ processes: 1 }));
+     };
+     main();
+     setInterval(() => { if (existsSync("pid")) throw new Error("boo"); }, 10);`,
+  );
+  assert.match(stderr, /boo/);
+  await until(() => !isRunning(folder.read("pid")));
 });
 
 test("a task with an odd module fails alone", async () => {

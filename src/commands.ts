@@ -104,7 +104,7 @@ function callOf({ call, args = [] }: Step, index: number, session?: string): Cal
   if (typeof call !== "string" || !/^file:.*#/.test(call)) return;
   const hash = call.lastIndexOf("#");
   const url = call.slice(0, hash);
-  return { url, place: pathOf(url), name: call.slice(hash + 1) };
+  return { url, place: pathOf(url), name: call.slice(hash + 1), source: null };
 }
 
 /** Whether an argument is a valid reference to the result of a step before, or to a part of it. */

@@ -25,7 +25,7 @@ import {
   type Task,
   textOf,
 } from "./files.ts";
-import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup } from "./processes.ts";
+import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup, statusOf } from "./processes.ts";
 import { deathOf, isEndOfJob, type Program, programOf, resultOf, wordsOf } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
 import type { Told } from "./single.ts";
@@ -315,7 +315,7 @@ abstract class Pool {
     };
     // a task may close its standard output, on which the runner would answer
     const drained = Promise.all([read("stdout").finally(() => runner.end()), read("stderr")]);
-    const status = await process.status;
+    const status = await statusOf(process);
     killGroup(process.pid); // what its task has left running
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
@@ -392,7 +392,10 @@ abstract class Pool {
 
   /** Hands on what `tasks` yields; whatever happens, nothing of the run outlives it. */
   async *guard<R>(tasks: AsyncGenerator<R, void, void>): AsyncGenerator<R, void, void> {
-    const watchdog = spawnGroup(["sh", "-c", `cat > /dev/null; ${KILL}`, `/${this.owner}.`]);
+    // Deno kills its children if this program ends with an error, but not theirs
+    const wait = `cat > /dev/null; ${KILL}`;
+    const script = globalThis.Deno ? `exec 3<&0; { exec <&3; ${wait}; } &` : wait;
+    const watchdog = spawnGroup(["sh", "-c", script, `/${this.owner}.`]);
     const end = watchdog.stdin.getWriter(); // which the system closes if this process dies
     const release = beforeEnd(() => this.stop(), this.options.signal);
     if (this.options.signal?.aborted) this.stop();

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { nodeProcess, succeeds, system } from "./system.ts";
+import { environment, nodeProcess, succeeds, system } from "./system.ts";
 
 /** What a process may be started with. */
 type Options = { env?: Record<string, string>; detached?: boolean };
@@ -17,25 +17,55 @@ export function spawn(command: string[], options: Options = {}): Deno.ChildProce
     if (!globalThis.Deno) return spawnOfBun(command, options);
     return new system.Command(program, { args, ...pipes, ...options }).spawn();
   } catch (error) {
-    if ((error as { code?: string }).code !== "ENOENT") throw error;
-    throw cannotStart(program, "No such file or directory");
+    throw cannotStart(program, error);
   }
 }
 
-/** The error of a program that could not be started. */
-export function cannotStart(program: string, reason: string): Error {
-  const isMissing = reason === "No such file or directory";
-  const error = new Error(
-    `Cannot start \`${program}\`: ${isMissing ? "there is no such program" : reason}`,
-  );
-  return Object.assign(error, { stack: `Error: ${error.message}` });
+/** Says in the same words on all runtimes why a program could not be started. */
+function cannotStart(program: string, cause: unknown): unknown {
+  const { code } = cause as { code?: string };
+  const reasons: Record<string, string> = {
+    ENOENT: "there is no such program",
+    EACCES: "it is no program, or may not be run",
+    E2BIG: "its words are too long",
+  };
+  if (!code || !Object.hasOwn(reasons, code)) return cause;
+  const error = new Error(`Cannot start \`${program}\`: ${reasons[code]}`);
+  return Object.assign(error, { stack: `Error: ${error.message}`, code });
+}
+
+const found = new Set<string>(); // programs that are there
+
+/** Throws if a program cannot be started; else `setsid` would say so, as if the program had. */
+function find(program: string): void {
+  if (found.has(program)) return;
+  const isPath = program.includes("/");
+  const folders = (environment("PATH") || "/usr/bin:/bin").split(":");
+  const paths = isPath ? [program] : folders.map((folder) => `${folder || "."}/${program}`);
+  let code = "ENOENT";
+  for (const path of paths) {
+    try {
+      const { isFile, mode } = system.statSync(path);
+      if (!isFile || !(mode! & 0o111)) code = "EACCES";
+      else {
+        if (!isPath || program.startsWith("/")) found.add(program);
+        return;
+      }
+    } catch (error) {
+      if ((error as { code?: string }).code !== "ENOENT") return; // it may be there
+    }
+  }
+  throw cannotStart(program, { code });
 }
 
 /** Starts a program in a process group of its own, with pipes. */
 export function spawnGroup(command: string[], env?: Record<string, string>): Deno.ChildProcess {
   // for `detached`, Deno copies its page tables, and stands still for 3 ms
   hasSetsid ??= !!globalThis.Deno && succeeds(() => system.lstatSync("/usr/bin/setsid"));
-  if (hasSetsid) return spawn(["/usr/bin/setsid", "--", ...command], { env });
+  if (hasSetsid) {
+    find(command[0]);
+    return spawn(["/usr/bin/setsid", "--", ...command], { env });
+  }
   return spawn(command, { env, detached: true });
 }
 
@@ -80,6 +110,15 @@ export function killGroup(pid: number): void {
   try {
     system.kill(-pid, "SIGKILL");
   } catch { /* none of it is left */ }
+}
+
+/** How a process has ended. Deno knows no names for some signals, and would throw. */
+export function statusOf(process: Deno.ChildProcess): Promise<Deno.CommandStatus> {
+  return process.status.catch((error: Error) => {
+    const signal = /\d+$/.exec(error.message)?.[0] as Deno.Signal | undefined;
+    if (!signal) throw error;
+    return { code: 128 + Number(signal), signal, success: false };
+  });
 }
 
 /** Kills a process that was started here. */

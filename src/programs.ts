@@ -4,7 +4,7 @@
  * @module
  */
 
-import { cannotStart, spawn } from "./processes.ts";
+import { spawn, statusOf } from "./processes.ts";
 import type { Step } from "./steps.ts";
 import { sleep, type Stream, stringify, system } from "./system.ts";
 
@@ -42,9 +42,6 @@ export function wordsOf(argv: string[], { shell = false }: CommandOptions = {}):
   return shell ? ["sh", "-c", argv.join(" ")] : argv;
 }
 
-/** What is printed by that which is to start a program in a group of its own. */
-const STARTER = /^setsid: .* execute .*: (.*)\n$/;
-
 /**
  * What a program prints to its standard output; throws if it fails. `print` gets the other output. Nothing
  * more is read after `end`, as what the program has left running may hold its output open.
@@ -63,7 +60,7 @@ export async function resultOf(
     let text = "";
     for (let chunk; (chunk = (await reader.read()).value);) {
       text += decoder.decode(chunk, { stream: true });
-      if (stream === "stderr" && !STARTER.test(text)) print(chunk);
+      if (stream === "stderr") print(chunk);
       if (text.length <= most) continue;
       text = text.slice(-most);
       if (stream === "stderr") continue;
@@ -73,13 +70,11 @@ export async function resultOf(
     return text;
   };
   const [status, stdout, stderr] = await Promise.all([
-    process.status,
+    statusOf(process),
     read("stdout", 100e6),
     read("stderr", 10_000),
   ]);
   if (status.success) return stdout;
-  const [, reason] = STARTER.exec(stderr) ?? [];
-  if (reason) throw cannotStart(argv[0], reason);
   if (isEndOfJob(status)) await sleep(500); // this process is to end as well, and the task to go back
   const error = deathOf(name, status, stdout + stderr);
   throw Object.assign(error, { code: status.code, signal: status.signal });

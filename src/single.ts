@@ -26,7 +26,7 @@ export type Order = {
  * Where the function of a step is: in a file, or in the order. The steps that an order begins with have one
  * if each argument is plain, or the result of a step before or a part of it.
  */
-export type Call = { url: string; place: string; name: string } | { source: string };
+export type Call = { url: string; place: string; name: string; source: null } | { source: string };
 
 /** What the process of one task tells of it: since when, and for how long, both in milliseconds. */
 export type Told =
@@ -118,20 +118,22 @@ export async function runSingle(
   const follow = (arg: unknown) => {
     const { $step, path = [] } = (arg ?? {}) as { $step?: number; path?: string[] };
     if ($step === undefined) return arg;
-    return path.reduce((value, key) => (value as Record<string, unknown>)[key], results[$step]);
+    let value = results[$step] as Record<string, unknown> | null | undefined;
+    for (const key of path) {
+      if (value === undefined || value === null) {
+        const place = `in the path ${stringify(path)} of step ${$step}`;
+        throw new TypeError(`Cannot read \`${key}\` of ${value}, ${place}`);
+      }
+      value = value[key] as typeof value;
+    }
+    return value;
   };
   try {
     const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] =
       new Set();
     for (const call of calls) {
-      let args: unknown[];
-      try {
-        args = (steps[results.length].args ?? []).map(follow);
-      } catch {
-        break; // there is no such part
-      }
       let callee: unknown;
-      if ("source" in call) callee = new Function(`"use strict"; return (${call.source}\n)`)();
+      if (call.source !== null) callee = new Function(`"use strict"; return (${call.source}\n)`)();
       else {
         importing.add(call.place);
         preload?.(call.place);
@@ -140,6 +142,8 @@ export async function runSingle(
       }
       const { writable } = Object.getOwnPropertyDescriptor(callee ?? {}, "prototype") ?? {};
       if (typeof callee !== "function" || writable === false) break; // it may be a class
+      const args: unknown[] = [];
+      for (const arg of steps[results.length].args ?? []) args[args.length] = follow(arg);
       results.push(await callee(...args));
     }
   } catch (value) {
@@ -164,10 +168,14 @@ export async function runSingle(
     } catch { /* the task has frozen them */ }
     return load(module);
   };
-  const isOver = !thrown && results.length === steps.length;
-  const value = results.at(-1);
+  const value = results[results.length - 1];
   const returnValue = value === undefined ? { $undefined: true } : value;
-  const isSimple = isOver && (value === undefined || isPlain(value, 50));
+  let isSimple = !thrown && results.length === steps.length;
+  try {
+    isSimple &&= value === undefined || isPlain(value, 50);
+  } catch {
+    isSimple = false; // a part of it is a getter that throws
+  }
   if (!isSimple || !await tell(claim, secret, { begin, runtime, returnValue })) {
     const { conclude } = await need("conclude");
     await conclude(order, begin, runtime, results, thrown, need, tell);

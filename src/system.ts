@@ -29,8 +29,16 @@ export const isBundled = !import.meta.url.endsWith("/src/system.ts") ||
   !!(system.build as { standalone?: boolean }).standalone;
 
 /** What all copies of forrest in one process share. */
-export const shared: { steps: number } =
-  (globalThis as Record<symbol, never>)[Symbol.for("forrest")] ??= { steps: 0 } as never;
+export const shared: { steps: number } = share();
+
+function share(): typeof shared {
+  const own = { steps: 0 };
+  try {
+    return (globalThis as Record<symbol, never>)[Symbol.for("forrest")] ??= own as never;
+  } catch {
+    return own; // a task has frozen the global object
+  }
+}
 
 /** The URL of a path; an absolute URL or another specifier stays as it is. */
 export function fileUrl(path: string): string {
