@@ -508,8 +508,9 @@ testIf(
   "tasks go back when a batch system sends SIGTERM to every process of the run at once",
   () =>
     inFolder(async (folder) => {
-      const list = await makeList(folder, 4, () => "exec sleep 100");
-      for (let round = 1; round <= 3; round++) {
+      const scripts = ["exec sleep 100", "sleep 100", "sleep 100; false", "sleep 100; exit 3"];
+      const list = await makeList(folder, 4, (index) => scripts[index]);
+      for (let round = 1; round <= 6; round++) {
         const one = start(
           ["forrest", "run", list, "-j", "2", "--stop-signal=TERM"],
           environment(folder),

@@ -75,14 +75,18 @@ export async function resultOf(
     read("stderr", 10_000),
   ]);
   if (status.success) return stdout;
-  if (isEndOfJob(status)) await sleep(500); // this process is to end as well, and the task to go back
+  // a batch system may be ending all processes, this one as well, and then the task is to go back
+  await sleep(isEndOfJob(status) ? 500 : 50);
   const error = deathOf(name, status, stdout + stderr);
   throw Object.assign(error, { code: status.code, signal: status.signal });
 }
 
-/** Whether a process has died of a signal with which batch systems end all processes of a job at once. */
-export function isEndOfJob({ signal }: Deno.CommandStatus): boolean {
-  return /^SIG(TERM|INT|HUP|QUIT)$/.test(signal ?? "");
+/**
+ * Whether a process has died of a signal with which batch systems end all processes of a job at once; or has
+ * ended as a shell does whose last command has.
+ */
+export function isEndOfJob({ code, signal }: Deno.CommandStatus): boolean {
+  return /^SIG(TERM|INT|HUP|QUIT)$/.test(signal ?? "") || [129, 130, 131, 143].includes(code);
 }
 
 /** The error of a process that died of itself. */
