@@ -53,7 +53,6 @@ import {
 import type { CommandOptions } from "./src/programs.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
 import { refer, see } from "./src/references.ts";
-import { run } from "./src/runner.ts";
 import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
 import { fileUrl, pathOf, type Stream, system, Watched, writeAll } from "./src/system.ts";
 import { type Callable, encode, type Path } from "./src/values.ts";
@@ -585,6 +584,7 @@ export async function exec(path: string, options: ExecOptions = {}): Promise<Tas
     const steps = stepsOf(text, file);
     return { id, state, returnValue: await runSteps(steps, session) };
   }
+  const { run } = await import("./src/runner.ts"); // here, as few need it
   const task = writeTask(withOutcome(...await run(file, session)));
   if (options.output) system.writeTextFileSync(options.output, task);
   return toTask(id, state, task);
