@@ -7,7 +7,7 @@
 import { type Call, channelOfBun, channelOfDeno, type Order, runSingle } from "./single.ts";
 import { requireModule, type Step, stepsOf } from "./steps.ts";
 import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
-import { isPlain } from "./values.ts";
+import { isPlain, mayFollow } from "./values.ts";
 
 /** The command of a runner that serves a pool: this runtime, or a compiled program itself. */
 export function serving(
@@ -90,18 +90,24 @@ export function orderOf(order: Omit<Order, "steps" | "calls">, text: string): Or
   if (text.length > 100_000) return;
   try {
     const steps = stepsOf(text, order.claim);
-    const calls = steps.map((step, index) => callOf(step, index, order.session));
-    const others = calls.indexOf(undefined);
-    return { ...order, steps, calls: calls.slice(0, others < 0 ? undefined : others) as Call[] };
+    const calls: Call[] = [];
+    for (const step of steps) {
+      const call = callOf(step, calls.length, order.session);
+      if (!call) break;
+      calls.push(call);
+    }
+    return { ...order, steps, calls };
   } catch { /* a runner will say what is wrong with it */ }
 }
 
 /** Where the function of a step is, if it is called with arguments that need no codec. */
 function callOf({ call, args = [] }: Step, index: number, session?: string): Call | undefined {
-  if (!args.every((arg) => isResult(arg, index) || !mayBeSpecial(arg))) return;
   const { source } = Object(call) as { source?: unknown };
-  if (typeof source === "string" && session === undefined) return { source };
-  if (typeof call !== "string" || !/^file:.*#/.test(call)) return;
+  const isText = typeof source === "string" && session === undefined;
+  const isExport = typeof call === "string" && /^file:.*#/.test(call);
+  if (!isText && !isExport) return;
+  if (!args.every((arg) => isResult(arg, index) || !mayBeSpecial(arg))) return;
+  if (!isExport) return { source: source as string };
   const hash = call.lastIndexOf("#");
   const url = call.slice(0, hash);
   return { url, place: pathOf(url), name: call.slice(hash + 1), source: null };
@@ -112,7 +118,7 @@ function isResult(arg: unknown, index: number): boolean {
   const { $step, path = [], ...others } = Object(arg) as Record<string, unknown>;
   const isStep = Number.isInteger($step) && $step as number >= 0 && $step as number < index;
   if (!isStep || !Array.isArray(path) || Object.keys(others).length) return false;
-  return !path.some((key) => /^(__proto__|constructor|prototype)$/.test(`${key}`));
+  return path.every(mayFollow);
 }
 
 function mayBeSpecial(arg: unknown): boolean {

@@ -181,6 +181,7 @@ interface Runner {
   isKilled: boolean;
   limit?: Timer; // until it must have ended
   killed: Promise<void>;
+  hold(key: string, held: Held): void;
   give(key: string, request: unknown, held?: Held): void;
   end(): void;
   kill(): void;
@@ -257,10 +258,13 @@ abstract class Pool {
       isEnded: false,
       isKilled: false,
       killed,
-      give(key, request, held = {}) {
+      hold(key, held) {
         runner.given++;
         runner.last = key;
         runner.held.set(key, held);
+      },
+      give(key, request, held = {}) {
+        runner.hold(key, held);
         input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
       },
       end: () => {
@@ -611,9 +615,7 @@ export class ListPool extends Pool {
     try {
       const watch: Watch = (...its) => this.watchProgram(...its, claim, argv);
       const runner = this.spawn({ command }, watch);
-      runner.given++;
-      runner.last = claim;
-      runner.held.set(claim, { text });
+      runner.hold(claim, { text });
       runner.end();
       return runner;
     } catch { /* there is no such program, or no room for it */ }
@@ -627,9 +629,8 @@ export class ListPool extends Pool {
     argv: string[],
   ): Promise<void> {
     const [begin, start] = [Date.now(), performance.now()];
-    const decoder = new TextDecoder();
-    const print = (chunk: Uint8Array) =>
-      void this.try(() => this.output(runner, decoder.decode(chunk, { stream: true }), "stderr"));
+    const print = (_chunk: Uint8Array, text: string) =>
+      void this.try(() => this.output(runner, text, "stderr"));
     // what has left its group may hold its output open when it is killed
     const killed = runner.killed.then(() => sleep(200));
     const outcome = await resultOf(process, argv, print, killed).then(

@@ -49,30 +49,32 @@ export function wordsOf(argv: string[], { shell = false }: CommandOptions = {}):
 export async function resultOf(
   process: Deno.ChildProcess,
   argv: string[],
-  print: (chunk: Uint8Array) => void,
+  print: (chunk: Uint8Array, text: string) => void,
   end?: Promise<void>,
 ): Promise<string> {
   const name = `\`${argv.join(" ")}\``;
   const fix = "let it write to a file, as its standard output is its result";
-  const read = async (stream: Stream, most: number) => {
+  const read = async (stream: Stream) => {
     const [reader, decoder] = [process[stream].getReader(), new TextDecoder()];
     end?.then(() => reader.cancel()).catch(() => {}); // it may have failed by itself
     let text = "";
     for (let chunk; (chunk = (await reader.read()).value);) {
-      text += decoder.decode(chunk, { stream: true });
-      if (stream === "stderr") print(chunk);
-      if (text.length <= most) continue;
-      text = text.slice(-most);
-      if (stream === "stderr") continue;
-      await reader.cancel();
-      throw new RangeError(`${name} has printed more than 100 MB: ${fix}`);
+      const added = decoder.decode(chunk, { stream: true });
+      text += added;
+      if (stream === "stderr") {
+        print(chunk, added);
+        text = text.slice(-10_000);
+      } else if (text.length > 100e6) {
+        await reader.cancel();
+        throw new RangeError(`${name} has printed more than 100 MB: ${fix}`);
+      }
     }
     return text;
   };
   const [status, stdout, stderr] = await Promise.all([
     statusOf(process),
-    read("stdout", 100e6),
-    read("stderr", 10_000),
+    read("stdout"),
+    read("stderr"),
   ]);
   if (status.success) return stdout;
   // a batch system may be ending all processes, this one as well, and then the task is to go back

@@ -216,6 +216,11 @@ function decodeSpecial(key: string, object: Record<string, unknown>, results: un
   return codecs[key][2](decode(stored, results) as never);
 }
 
+/** Whether a key may be in a path: not if it leads to what all objects share. */
+export function mayFollow(key: unknown): boolean {
+  return !/^(__proto__|constructor|prototype)$/.test(`${key}`);
+}
+
 /** The result of a step before, or a part of it. */
 export function follow(
   ref: { $step: number; path?: (string | number)[] },
@@ -227,7 +232,7 @@ export function follow(
   let value = results[ref.$step] as Record<string, unknown>;
   if (!Array.isArray(ref.path ?? [])) throw new TypeError("`path` must be an array");
   for (const key of ref.path ?? []) {
-    if (/^(__proto__|constructor|prototype)$/.test(`${key}`)) {
+    if (!mayFollow(key)) {
       throw new TypeError(`\`path\`: \`${key}\` cannot be a part of a deferred value`);
     }
     if (value === undefined || value === null) {
