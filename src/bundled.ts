@@ -18,10 +18,23 @@ if (isBundled && system.args[0] === RUNNER) {
   const load = ((name) => modules[name]()) as Load;
   const start = async () => {
     if (system.args[1]) return (await import("./runner.ts")).serve(parse(system.args[1]));
-    const { channelOfBun, channelOfDeno, runSingle } = await import("./single.ts");
+    const own = await import("./single.ts");
     const { isPlain } = await load("values");
-    if (globalThis.Deno) await runSingle(channelOfDeno(), load, isPlain);
-    else await runSingle(channelOfBun(), load, isPlain, (await load("steps")).requireModule);
+    if (globalThis.Deno) {
+      const { readOnDeno, writeOnDeno, endOnDeno } = own;
+      return await own.runSingle(readOnDeno(), writeOnDeno, endOnDeno, {}, load, isPlain);
+    }
+    const { requireModule } = await load("steps");
+    const [text, process] = [own.readOnBun(), nodeProcess()];
+    await own.runSingle(
+      text,
+      own.writeOnBun,
+      own.endOnBun,
+      { process },
+      load,
+      isPlain,
+      requireModule,
+    );
   };
   if (globalThis.Deno) await start();
   // Bun would wait at full speed, and for ever where a task waits for what nothing will settle

@@ -4,7 +4,17 @@
  * @module
  */
 
-import { type Call, channelOfBun, channelOfDeno, type Order, runSingle } from "./single.ts";
+import {
+  type Call,
+  endOnBun,
+  endOnDeno,
+  type Order,
+  readOnBun,
+  readOnDeno,
+  runSingle,
+  writeOnBun,
+  writeOnDeno,
+} from "./single.ts";
 import { requireModule, type Step, stepsOf } from "./steps.ts";
 import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
 import { isPlain, mayFollow } from "./values.ts";
@@ -36,14 +46,14 @@ export function serving(
 export function runningOne(permissions: string[], project: string): string[] {
   const program = system.execPath();
   if (isBundled) return [program, RUNNER];
-  const [channel, load] = globalThis.Deno
-    ? [channelOfDeno, "import"]
-    : [channelOfBun, "import.meta.require"];
-  const helpers = [`(${channel})()`, `(name) => ${load}(${quote("")} + name + ".ts")`, isPlain];
+  const load = (how: string) => `(name) => ${how}(${quote("")} + name + ".ts")`;
   if (globalThis.Deno) {
-    return preloading(`await (${runSingle})(${helpers.join(", ")})`, permissions, project);
+    const args = [`(${readOnDeno})()`, writeOnDeno, endOnDeno, "{}", load("import"), isPlain];
+    return preloading(`await (${runSingle})(${args.join(", ")})`, permissions, project);
   }
-  const code = `(${runSingle})(${[...helpers, requireModule].join(", ")})`;
+  const required = load("import.meta.require");
+  const ends = [`(${readOnBun})()`, writeOnBun, endOnBun, "{ process }", required];
+  const code = `(${runSingle})(${[...ends, isPlain, requireModule].join(", ")})`;
   return [program, "-e", `// @bun\n${code}`]; // which spares it the transpiler
 }
 
