@@ -1749,9 +1749,13 @@ test("a task may replace what its runner is made of, and still has its outcome",
      export const now = () => { performance.now = () => { throw 1; }; return [1n]; };
      export const json = () => { (globalThis as any).JSON = undefined; return [1n]; };
      export const frozen = () => { Object.freeze(JSON); return [1n]; };
+     export const deno = () => { delete (globalThis as any).Deno; return [1n]; };
+     export const coder = () => { (globalThis as any).TextEncoder = undefined; return [1n]; };
+     export const timer = () => { (globalThis as any).setTimeout = undefined; return [1n]; };
      export const plain = () => { (Object.prototype as any).toJSON = () => "bad"; return [1]; };`,
   );
   const odd = ["url", "promise", "runtime", "clock", "array", "object", "now", "json", "frozen"];
+  odd.push("deno", "coder", "timer");
   const wanted: Record<string, unknown> = {
     stringify: "q".repeat(70_000),
     date: new Date(9),
@@ -1767,7 +1771,9 @@ test("a task may replace what its runner is made of, and still has its outcome",
     await tasks.schedule(step, { id: `${id}-step`, metadata: "kept" });
   }
   const found: Record<string, unknown[]> = {};
-  for await (const { id, returnValue, errorValue, metadata } of tasks.run({ processes: 2 })) {
+  const onOutput = (text: string) => assert.fail(`A task has printed ${text}`);
+  for await (const task of tasks.run({ processes: 2, onOutput })) {
+    const { id, returnValue, errorValue, metadata } = task;
     assert.equal(errorValue, undefined, `${id}: ${errorValue}`);
     assert.equal(metadata, "kept");
     (found[id.replace("-step", "")] ??= []).push(returnValue);

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Load } from "./single.ts";
+import type { Host, Load } from "./single.ts";
 import { isBundled, nodeProcess, parse, RUNNER, system } from "./system.ts";
 
 if (isBundled && system.args[0] === RUNNER) {
@@ -18,23 +18,12 @@ if (isBundled && system.args[0] === RUNNER) {
   const load = ((name) => modules[name]()) as Load;
   const start = async () => {
     if (system.args[1]) return (await import("./runner.ts")).serve(parse(system.args[1]));
-    const own = await import("./single.ts");
+    const { onBun, onDeno, runSingle } = await import("./single.ts");
     const { isPlain } = await load("values");
-    if (globalThis.Deno) {
-      const { readOnDeno, writeOnDeno, endOnDeno } = own;
-      return await own.runSingle(readOnDeno(), writeOnDeno, endOnDeno, {}, load, isPlain);
-    }
+    if (globalThis.Deno) return await runSingle({ Deno }, ...onDeno, load, isPlain);
+    const { process, setTimeout, Bun } = globalThis as Host;
     const { requireModule } = await load("steps");
-    const [text, process] = [own.readOnBun(), nodeProcess()];
-    await own.runSingle(
-      text,
-      own.writeOnBun,
-      own.endOnBun,
-      { process },
-      load,
-      isPlain,
-      requireModule,
-    );
+    await runSingle({ process, setTimeout, Bun }, ...onBun, load, isPlain, requireModule);
   };
   if (globalThis.Deno) await start();
   // Bun would wait at full speed, and for ever where a task waits for what nothing will settle

@@ -4,17 +4,7 @@
  * @module
  */
 
-import {
-  type Call,
-  endOnBun,
-  endOnDeno,
-  type Order,
-  readOnBun,
-  readOnDeno,
-  runSingle,
-  writeOnBun,
-  writeOnDeno,
-} from "./single.ts";
+import { type Call, onBun, onDeno, type Order, runSingle } from "./single.ts";
 import { requireModule, type Step, stepsOf } from "./steps.ts";
 import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
 import { isPlain, mayFollow } from "./values.ts";
@@ -47,13 +37,13 @@ export function runningOne(permissions: string[], project: string): string[] {
   const program = system.execPath();
   if (isBundled) return [program, RUNNER];
   const load = (how: string) => `(name) => ${how}(${quote("")} + name + ".ts")`;
+  const run = (...args: unknown[]) => `(${runSingle})(${args.join(", ")})`;
   if (globalThis.Deno) {
-    const args = [`(${readOnDeno})()`, writeOnDeno, endOnDeno, "{}", load("import"), isPlain];
-    return preloading(`await (${runSingle})(${args.join(", ")})`, permissions, project);
+    const code = run("{ Deno }", ...onDeno, load("import"), isPlain);
+    return preloading(`await ${code}`, permissions, project);
   }
-  const required = load("import.meta.require");
-  const ends = [`(${readOnBun})()`, writeOnBun, endOnBun, "{ process }", required];
-  const code = `(${runSingle})(${[...ends, isPlain, requireModule].join(", ")})`;
+  const [host, required] = ["{ process, setTimeout, Bun }", load("import.meta.require")];
+  const code = run(host, ...onBun, required, isPlain, requireModule);
   return [program, "-e", `// @bun\n${code}`]; // which spares it the transpiler
 }
 

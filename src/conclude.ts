@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Load, Order, Told, Write } from "./single.ts";
+import type { Load, Order, Told } from "./single.ts";
 import { stringify } from "./system.ts";
 
 /** Runs those steps of a task that have no results yet; and tells the pool what came of it, or files that. */
@@ -15,7 +15,7 @@ export async function conclude(
   results: unknown[],
   thrown: { value: unknown } | undefined,
   load: Load,
-  write: Write,
+  write: (text: string) => boolean | Promise<boolean>,
 ): Promise<void> {
   const { claim, secret, steps, session, retries } = order;
   const tell = async (...answer: unknown[]) => {
