@@ -42,14 +42,12 @@ import {
 } from "./src/files.ts";
 import {
   type Items,
-  ListPool,
   type MapOptions,
-  MapPool,
+  type Options,
   type RunOptions,
   type Tasks,
   withDefaults,
-  zip,
-} from "./src/pool.ts";
+} from "./src/options.ts";
 import type { CommandOptions } from "./src/programs.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
 import { refer, see } from "./src/references.ts";
@@ -418,13 +416,17 @@ export class TaskList<T = unknown> {
    * suffice.
    */
   run(options: RunOptions = {}): Run<T> {
-    const pool = new ListPool(this.directory, withDefaults(options), this.#options.logFile);
-    const ready = async () => {
-      await Promise.allSettled(this.#pending);
-      await this.#failed.splice(0).find(({ seen }) => !seen);
-    };
-    const total = () => pool.total ??= this.#pending.size + idsIn(this.directory, "todo").length;
-    return Object.defineProperty(pool.run(ready), "total", { get: total }) as Run<T>;
+    const progress: { total?: number } = {};
+    const count = () => this.#pending.size + idsIn(this.directory, "todo").length;
+    const run = this.#run(withDefaults(options), progress);
+    return Object.defineProperty(run, "total", { get: () => progress.total ??= count() }) as Run<T>;
+  }
+
+  async *#run(options: Options, progress: { total?: number }): Tasks<T> {
+    await Promise.allSettled(this.#pending);
+    await this.#failed.splice(0).find(({ seen }) => !seen);
+    const { ListPool } = await import("./src/pool.ts"); // late, as the process of a task needs none
+    yield* new ListPool(this.directory, options, this.#options.logFile, progress).run() as Tasks<T>;
   }
 
   async *#tasks(state: State): Tasks<T> {
@@ -531,8 +533,10 @@ export function map<R>(
   const given = rest.find((item) => !isSource(item)) as MapOptions;
   const options = withDefaults({ ...given, tasksPerProcess: Infinity }, 0);
   see(call);
-  const pool = new MapPool(call, options, zip(sources));
-  return pool.guard(pool.results() as AsyncGenerator<R, void, void>);
+  return (async function* () {
+    const { MapPool } = await import("./src/pool.ts"); // late, as the process of a call needs none
+    yield* new MapPool(call, options, sources).run() as AsyncGenerator<R, void, void>;
+  })();
 }
 
 /**

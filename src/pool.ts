@@ -22,16 +22,15 @@ import {
   settle,
   type State,
   stateOf,
-  type Task,
   textOf,
 } from "./files.ts";
+import type { Items, Options, Tasks } from "./options.ts";
 import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup, statusOf } from "./processes.ts";
 import { deathOf, isEndOfJob, type Program, programOf, resultOf, wordsOf } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
 import type { Told } from "./single.ts";
 import {
   environment,
-  fileUrl,
   parse,
   sleep,
   type Stream,
@@ -43,61 +42,8 @@ import {
 } from "./system.ts";
 import { type Callable, decode, encode, encodeThrown } from "./values.ts";
 
-/** The options of `TaskList.run()`. */
-export interface RunOptions {
-  /** How many processes run tasks at once. @default {navigator.hardwareConcurrency} */
-  processes?: number;
-  /** Seconds after which a task fails, and all its processes are killed. @default {Infinity} */
-  autokill?: number;
-  /** Print the stack of every error at once. @default {false} */
-  printErrors?: boolean;
-  /** A module whose exports are in scope for functions that are stored as their text. */
-  session?: string | URL;
-  /** Deno's permissions for tasks, such as `["--allow-net"]`. @default {["--allow-all"]} */
-  permissions?: string[];
-  /** Tasks that one process runs before another takes its place. @default {1} */
-  tasksPerProcess?: number;
-  /** Tasks that one process holds at once, for those that wait. @default {1} */
-  concurrency?: number;
-  /** How often a task that failed is tried again. @default {0} */
-  retries?: number;
-  /** Seconds before the first retry of a task; twice as many before the next. @default {0} */
-  retryDelay?: number;
-  /** Start nothing more after more failures than that, and throw at the end. @default {Infinity} */
-  maxFailures?: number;
-  /** A task that was running in so many runs when they died has failed. @default {3} */
-  maxCrashes?: number;
-  /** Ends the run as `break` would. If it is given, signals are left to the program. */
-  signal?: AbortSignal;
-  /** Run only the tasks with these ids. */
-  ids?: string[];
-  /** Asked before each task: false starts nothing more. @default {() => true} */
-  mayStart?: () => boolean;
-  /** Gets what tasks print, in place of the terminal. */
-  onOutput?: (text: string, stream: Stream, id: string) => void;
-}
-
-/** The options of `map`. */
-export interface MapOptions {
-  /** How many processes; 0 calls the function in this one. @default {navigator.hardwareConcurrency} */
-  processes?: number;
-  /** Calls that one process holds at once, for those that wait. @default {1} */
-  concurrency?: number;
-  /** Give the results in the order of the items, not as they finish. @default {true} */
-  ordered?: boolean;
-  /** A module whose exports are in scope for a function that is stored as its text. */
-  session?: string | URL;
-  /** Deno's permissions for the calls, such as `["--allow-net"]`. @default {["--allow-all"]} */
-  permissions?: string[];
-}
-
-/** What `map` reads items from. */
-export type Items<T> = Iterable<T> | AsyncIterable<T>;
-
-/** Tasks, one after the other. */
-export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
-
 type Timer = ReturnType<typeof setTimeout>;
+
 /** What a runner is told when it starts. */
 export type Settings = {
   session?: string;
@@ -105,61 +51,12 @@ export type Settings = {
   concurrency: number;
   descriptor: 0 | 3;
 };
+
 /**
  * What a runner tells of a task. For a list, the detail is the number of attempts; or, if a secret stands
  * for the state, what the pool is to file.
  */
 export type Answer = [key: string, state: State, detail: unknown];
-type Optional = "session" | "ids" | "onOutput" | "signal" | "mayStart";
-const optional = ["session", "ids", "onOutput", "signal", "mayStart", "ordered"];
-type Options = Required<Omit<RunOptions, Optional>> & Pick<RunOptions, Optional> & MapOptions;
-
-/** The options with their defaults; throws if one is out of range. */
-export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const checked: Options = {
-    processes: navigator.hardwareConcurrency,
-    autokill: Infinity,
-    printErrors: false,
-    tasksPerProcess: (options.concurrency ?? 1) > 1 ? Infinity : 1,
-    concurrency: 1,
-    retries: 0,
-    retryDelay: 0,
-    maxFailures: Infinity,
-    maxCrashes: 3,
-    permissions: options.permissions ?? allPermissions(),
-  };
-  const unknown = given.find(([name]) => !(name in checked) && !optional.includes(name));
-  if (unknown) throw new TypeError(`There is no option \`${unknown[0]}\``);
-  if (options.signal && !(options.signal instanceof AbortSignal)) {
-    throw new TypeError("Expected `signal` to be an AbortSignal");
-  }
-  const check = (name: keyof Options, least: number, isWhole = true) => {
-    const value = checked[name] as number;
-    if (value >= least && (!isWhole || value === Infinity || Number.isInteger(value))) return;
-    const kind = `a ${isWhole ? "whole " : ""}number from ${least} up`;
-    const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
-    throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
-  };
-  Object.assign(checked, Object.fromEntries(given));
-  check("processes", fewestProcesses);
-  for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) check(name, 1);
-  for (const name of ["retries", "maxFailures"] as const) check(name, 0);
-  for (const name of ["autokill", "retryDelay"] as const) check(name, 0, false);
-  return checked;
-}
-
-function allPermissions(): string[] {
-  const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
-  const isMissing = (name: string) =>
-    system.permissions.querySync({ name } as Deno.PermissionDescriptor).state !== "granted";
-  const missing = globalThis.Deno && kinds.find(isMissing);
-  if (!missing) return ["--allow-all"];
-  const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
-  throw new TypeError(
-    `Cannot give tasks all permissions, as this program lacks \`--allow-${missing}\`: ${fix}`,
-  );
-}
 
 /** A task that a runner has: since when, what will kill it, and what the process of one task got. */
 type Held = { begun?: Date; timer?: Timer; text?: string; secret?: string };
@@ -202,11 +99,7 @@ abstract class Pool {
   spare?: Runner; // has been started ahead of its task
   mayPrepare = true;
 
-  readonly session?: string; // the URL of a module
-
-  constructor(readonly options: Options) {
-    if (options.session) this.session = fileUrl(`${options.session}`);
-  }
+  constructor(readonly options: Options) {}
 
   /** Takes an answer; false if it was none, but something that a task has printed. */
   abstract answer(runner: Runner, answer: Answer): boolean;
@@ -218,12 +111,12 @@ abstract class Pool {
 
   /** Starts a runner. */
   start(access: string[], firstTask: string, isAlone = false): Runner {
-    const { retries, permissions, tasksPerProcess } = this.options;
+    const { session, retries, permissions, tasksPerProcess } = this.options;
     const concurrency = isAlone ? 1 : this.options.concurrency;
     const isKept = !isAlone && tasksPerProcess > 1;
     const isApart = isKept && isUnlimited(permissions); // as Deno lets nobody else open a descriptor
     const descriptor = isApart ? 3 : 0;
-    const settings: Settings = { session: this.session, retries, concurrency, descriptor };
+    const settings: Settings = { session, retries, concurrency, descriptor };
     const command = serving(stringify(settings), permissions, access, firstTask);
     // a kept runner has its requests on another descriptor, so that no task can read them from stdin
     if (isApart) command.unshift("sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh");
@@ -424,7 +317,6 @@ abstract class Pool {
 
 /** The pool of a list. It works on while its consumer is busy. */
 export class ListPool extends Pool {
-  total?: number;
   listed = 0; // how many tasks were in `todo` when we last looked,
   ids: Iterator<string> = [].values(); // which of them are still to come,
   upcoming?: string; // beginning with this one,
@@ -444,16 +336,20 @@ export class ListPool extends Pool {
   readonly starts = new Map<string, Start>();
   readonly filing: Filing = new Filing((batch) => this.filed(batch), (error) => this.halt(error));
 
-  constructor(readonly directory: string, options: Options, logFile?: string) {
+  constructor(
+    readonly directory: string,
+    options: Options,
+    logFile?: string,
+    readonly progress: { total?: number } = {},
+  ) {
     super(options);
     if (logFile) this.log = system.openSync(logFile, { append: true, create: true });
   }
 
-  async *run(ready: () => Promise<void>): Tasks<never> {
-    await ready();
+  async *run(): Tasks<unknown> {
     const refresh = setInterval(() => this.refresh(), lease / 6);
     try {
-      yield* this.guard(this.tasks() as Tasks<never>);
+      yield* this.guard(this.tasks());
     } finally {
       clearInterval(refresh);
       this.log?.close();
@@ -507,7 +403,7 @@ export class ListPool extends Pool {
     this.ids = wanted[Symbol.iterator]();
     this.left = this.listed;
     this.claims = 0;
-    this.total = this.yielded + this.listed;
+    this.progress.total = this.yielded + this.listed;
     if (this.finished.length || (this.listed && !isStuck)) return true;
     if (isUnsure) await sleep(Math.min(1000, lease / 6));
     return isUnsure;
@@ -593,7 +489,7 @@ export class ListPool extends Pool {
 
   /** Gives a task to a process of its own; undefined if it is no task that can be given in this way. */
   startSingle(claim: string, text: string): Runner | undefined {
-    const { session, options: { permissions, retries }, spare } = this;
+    const { spare, options: { session, permissions, retries } } = this;
     const secret = crypto.randomUUID();
     const order = isUnlimited(permissions) && orderOf({ claim, secret, session, retries }, text);
     if (!order) return;
@@ -830,14 +726,20 @@ export class MapPool extends Pool {
   isRead = false;
   override longestAnswer = Infinity;
   reference?: Reference;
+  readonly source: AsyncGenerator<unknown[], void, void>;
   makeRoom = (): void => {}; // lets more be read
 
   constructor(
     readonly callee: Callable,
     options: Options,
-    readonly source: AsyncGenerator<unknown[], void, void>,
+    sources: Items<unknown>[],
   ) {
     super(options);
+    this.source = zip(sources);
+  }
+
+  run(): AsyncGenerator<unknown, void, void> {
+    return this.guard(this.results());
   }
 
   async *results(): AsyncGenerator<unknown, void, void> {

@@ -1,0 +1,119 @@
+/**
+ * What a run or a `map` can be told, and what it does if it is told nothing.
+ *
+ * @module
+ */
+
+import type { Task } from "./files.ts";
+import { fileUrl, type Stream, system } from "./system.ts";
+
+/** The options of `TaskList.run()`. */
+export interface RunOptions {
+  /** How many processes run tasks at once. @default {navigator.hardwareConcurrency} */
+  processes?: number;
+  /** Seconds after which a task fails, and all its processes are killed. @default {Infinity} */
+  autokill?: number;
+  /** Print the stack of every error at once. @default {false} */
+  printErrors?: boolean;
+  /** A module whose exports are in scope for functions that are stored as their text. */
+  session?: string | URL;
+  /** Deno's permissions for tasks, such as `["--allow-net"]`. @default {["--allow-all"]} */
+  permissions?: string[];
+  /** Tasks that one process runs before another takes its place. @default {1} */
+  tasksPerProcess?: number;
+  /** Tasks that one process holds at once, for those that wait. @default {1} */
+  concurrency?: number;
+  /** How often a task that failed is tried again. @default {0} */
+  retries?: number;
+  /** Seconds before the first retry of a task; twice as many before the next. @default {0} */
+  retryDelay?: number;
+  /** Start nothing more after more failures than that, and throw at the end. @default {Infinity} */
+  maxFailures?: number;
+  /** A task that was running in so many runs when they died has failed. @default {3} */
+  maxCrashes?: number;
+  /** Ends the run as `break` would. If it is given, signals are left to the program. */
+  signal?: AbortSignal;
+  /** Run only the tasks with these ids. */
+  ids?: string[];
+  /** Asked before each task: false starts nothing more. @default {() => true} */
+  mayStart?: () => boolean;
+  /** Gets what tasks print, in place of the terminal. */
+  onOutput?: (text: string, stream: Stream, id: string) => void;
+}
+
+/** The options of `map`. */
+export interface MapOptions {
+  /** How many processes; 0 calls the function in this one. @default {navigator.hardwareConcurrency} */
+  processes?: number;
+  /** Calls that one process holds at once, for those that wait. @default {1} */
+  concurrency?: number;
+  /** Give the results in the order of the items, not as they finish. @default {true} */
+  ordered?: boolean;
+  /** A module whose exports are in scope for a function that is stored as its text. */
+  session?: string | URL;
+  /** Deno's permissions for the calls, such as `["--allow-net"]`. @default {["--allow-all"]} */
+  permissions?: string[];
+}
+
+/** What `map` reads items from. */
+export type Items<T> = Iterable<T> | AsyncIterable<T>;
+
+/** Tasks, one after the other. */
+export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
+
+type Optional = "ids" | "onOutput" | "signal" | "mayStart";
+const optional = ["session", "ids", "onOutput", "signal", "mayStart", "ordered"];
+/** All of them, where only those are left out that have no default. */
+export type Options =
+  & Required<Omit<RunOptions, Optional | "session">>
+  & Pick<RunOptions, Optional>
+  & Omit<MapOptions, "session">
+  & { session?: string }; // the URL of the module
+
+/** The options with their defaults; throws if one is out of range. */
+export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const checked: Options = {
+    processes: navigator.hardwareConcurrency,
+    autokill: Infinity,
+    printErrors: false,
+    tasksPerProcess: (options.concurrency ?? 1) > 1 ? Infinity : 1,
+    concurrency: 1,
+    retries: 0,
+    retryDelay: 0,
+    maxFailures: Infinity,
+    maxCrashes: 3,
+    permissions: options.permissions ?? allPermissions(),
+  };
+  const unknown = given.find(([name]) => !(name in checked) && !optional.includes(name));
+  if (unknown) throw new TypeError(`There is no option \`${unknown[0]}\``);
+  if (options.signal && !(options.signal instanceof AbortSignal)) {
+    throw new TypeError("Expected `signal` to be an AbortSignal");
+  }
+  const check = (name: keyof Options, least: number, isWhole = true) => {
+    const value = checked[name] as number;
+    if (value >= least && (!isWhole || value === Infinity || Number.isInteger(value))) return;
+    const kind = `a ${isWhole ? "whole " : ""}number from ${least} up`;
+    const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
+    throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
+  };
+  Object.assign(checked, Object.fromEntries(given));
+  check("processes", fewestProcesses);
+  for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) check(name, 1);
+  for (const name of ["retries", "maxFailures"] as const) check(name, 0);
+  for (const name of ["autokill", "retryDelay"] as const) check(name, 0, false);
+  if (options.session) checked.session = fileUrl(`${options.session}`);
+  return checked;
+}
+
+function allPermissions(): string[] {
+  const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
+  const isMissing = (name: string) =>
+    system.permissions.querySync({ name } as Deno.PermissionDescriptor).state !== "granted";
+  const missing = globalThis.Deno && kinds.find(isMissing);
+  if (!missing) return ["--allow-all"];
+  const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
+  throw new TypeError(
+    `Cannot give tasks all permissions, as this program lacks \`--allow-${missing}\`: ${fix}`,
+  );
+}
