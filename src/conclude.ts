@@ -5,7 +5,7 @@
  */
 
 import type { Load, Order, Told } from "./single.ts";
-import { stringify } from "./system.ts";
+import { forgetToJSON, stringify } from "./system.ts";
 
 /** Runs those steps of a task that have no results yet; and tells the pool what came of it, or files that. */
 export async function conclude(
@@ -20,9 +20,7 @@ export async function conclude(
   const { claim, secret, steps, session, retries } = order;
   const tell = async (...answer: unknown[]) => {
     try {
-      for (const { prototype } of [Object, Array]) {
-        delete (prototype as { toJSON?: unknown }).toJSON;
-      }
+      forgetToJSON();
       const text = `\x1e${stringify(answer)}\n`;
       return text.length < 60_000 && await write(text); // which is less than a pipe holds
     } catch { // the task has closed its standard output

@@ -7,7 +7,7 @@
 import { Filing, locate, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
-import { all, parse, race, stringify, system, writeAll } from "./system.ts";
+import { all, forgetToJSON, parse, race, stringify, system, writeAll } from "./system.ts";
 import { encode, encodeThrown } from "./values.ts";
 
 /** Serves a pool: each line is the path of a claimed task, or a call of a `map`. */
@@ -70,8 +70,8 @@ export async function run(path: string, session?: string): Promise<[string, Outc
     return [text, { started, runtime: runtime(), returnValue }];
   } catch (error) {
     return [text, { started, runtime: runtime(), errorValue: encodeThrown(error) }];
-  } finally { // or the task's own file would be written by what it has put there
-    for (const { prototype } of [Object, Array]) delete (prototype as { toJSON?: unknown }).toJSON;
+  } finally {
+    forgetToJSON();
   }
 }
 

@@ -80,6 +80,11 @@ export function writeAll(file: { writeSync(bytes: Uint8Array): number }, text: s
   for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
 }
 
+/** Takes from all objects what a task may have put there, and what would change how files are written. */
+export function forgetToJSON(): void {
+  for (const { prototype } of [Object, Array]) delete (prototype as { toJSON?: unknown }).toJSON;
+}
+
 /** Resolves after so many milliseconds. */
 export function sleep(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
