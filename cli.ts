@@ -127,7 +127,7 @@ const commands: Record<string, Command> = {
       LOG,
       { name: "print-errors", about: "print the stack of each error at once" },
       { name: "json", about: "a JSON object for each task; all else on stderr" },
-      { name: "quiet", letter: "q", about: "nothing but failures, and what tasks print" },
+      { name: "quiet", letter: "q", about: "only whether tasks have failed, and what they print" },
     ],
     examples: ["forrest run tasklist -j 8 --autokill 60 --retries 2"],
     action: run,
@@ -675,7 +675,7 @@ async function execute(input: Input): Promise<number> {
   const [path, output] = input.words;
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
   if (input.is("inspect-brk")) return await debug();
-  const { directory, state, id } = locate(path);
+  const { directory, state, id } = locate(path.includes("/") ? path : `${system.cwd()}/${path}`);
   const isRaising = input.is("raise");
   if (state === "todo" && !output && !isRaising && /\.json$/.test(path)) {
     return await runOne(directory || (path.startsWith("/") ? "/" : "."), id, input);
@@ -770,7 +770,11 @@ async function add(input: Input): Promise<number> {
   const make = input.rest.length
     ? await programTask(input.rest, input.is("shell"))
     : callTask(words.shift(), input.is("json"));
-  const [file = "-"] = words;
+  const [file = "-", ...surplus] = words;
+  if (surplus.length) {
+    const files = words.map(quote).join(" ");
+    throw new UsageError(`One file at a time, or \`cat ${files} | forrest add\` and so on`);
+  }
   if (file !== "-" && !exists(file)) throw new UsageError(`There is no file \`${file}\``);
   if (file === "-" && isTerminal("stdin")) {
     write("stderr", "Type one argument a line; Ctrl-D ends it.\n");

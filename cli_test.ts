@@ -504,6 +504,10 @@ function suite(): void {
     assert.match(again.stderr, /Not run: `2-\w+`, as it is in `done` already/);
     assert.equal(list.forrest("exec", odd).code, 1);
     assert.equal(JSON.parse(list.read(odd.replace("todo", "fail"))).attempts, 1);
+    list.add("refuseOdd", "4");
+    const inside = `cd list/todo && ${list.command} exec *.json`;
+    assert.match(list.shell(inside).stdout, /^even\n/);
+    assert.deepEqual([list.count("todo"), list.count("done")], [0, 2]);
   });
 
   test("`exec` of a task that another run has ends with 75", async () => {
@@ -602,6 +606,11 @@ function suite(): void {
     list.forrest("run", "list");
     const values = list.ids("done").map((id) => list.task("done", id).returnValue);
     assert.deepEqual(values, [{ text: "a b" }, { text: "c" }]);
+    writeFileSync(list.file("more.txt"), "d");
+    const both = list.forrest("add", "list", "./tasks.ts#talk", "more.txt", "words.txt");
+    assert.equal(both.code, 2);
+    assert.match(both.stderr, /One file at a time.*`cat more\.txt words\.txt \| forrest add`/);
+    assert.equal(list.count("todo"), 0);
   });
 
   test("`add --json` takes JSON values, and spreads arrays to several arguments", () => {
@@ -681,7 +690,7 @@ function suite(): void {
   test("without a placeholder the line comes last, and `--shell` gives all to a shell", () => {
     using list = temporary();
     list.forrestWith(
-      "it's; *\n",
+      "it's; * ~\n~\n",
       "add",
       "list",
       "--shell",
@@ -695,7 +704,8 @@ function suite(): void {
     );
     list.forrestWith("last\n", "add", "list", "--", "echo", "first");
     const { stdout } = list.forrest("run", "list");
-    assert.match(stdout, /"IT'S; \*\\n"/);
+    assert.match(stdout, /"IT'S; \* ~\\n"/);
+    assert.match(stdout, /"~\\n"/, "no home directory");
     assert.match(stdout, /"first last\\n"/);
   });
 

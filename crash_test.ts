@@ -630,7 +630,9 @@ const retryingAlone: Stage = {
   verify(directory, seen, context) {
     retrying.verify(directory, seen, context);
     assert.equal(seen.filter(({ id }) => id).length, 1, context);
-    assert.ok(Number(stored(directory, "fail", "a").attempts) >= 2, context);
+    // a disk error ends the run before it has tried again, and the next one does not retry
+    const least = context.startsWith("error") ? 1 : 2;
+    assert.ok(Number(stored(directory, "fail", "a").attempts) >= least, context);
   },
 };
 const publishingMany: Stage = {

@@ -27,6 +27,7 @@ import { idsIn, newId, newOwner, recover } from "./src/claims.ts";
 import {
   ASIDE,
   exists,
+  infoOf,
   locate,
   move,
   readTask,
@@ -303,7 +304,8 @@ export class TaskList<T = unknown> {
   /** Makes the directory, or takes the one that is there. */
   constructor(directory: string | URL, options: ListOptions = {}) {
     refuseWhileImporting();
-    this.directory = pathOf(fileUrl(`${directory}`)).replace(/(?<=.)\/$/, "");
+    const name = `${directory}`.replace(/^(?!file:)(?=[^/\\]{2,}:)/, "./"); // no other URL is a directory
+    this.directory = pathOf(fileUrl(name)).replace(/(?<=.)\/$/, "");
     this.#options = options;
     const present = exists(this.directory);
     if (present && !options.existOk && !options.noScheduleIfExist) {
@@ -344,10 +346,11 @@ export class TaskList<T = unknown> {
   async #schedule(task: unknown, options: { metadata?: unknown; id?: string }): Promise<Scheduled> {
     const { metadata, id = newId() } = options;
     if (
-      typeof id !== "string" || id.length > 150 || !/^[^./\\\0][^/\\\0]*$/.test(id) ||
+      typeof id !== "string" || new TextEncoder().encode(id).length > 150 ||
+      !/^[^./\\\0][^/\\\0]*$/.test(id) ||
       id.includes(".json@")
     ) {
-      const rule = "a file name of up to 150 characters that does not begin with a dot";
+      const rule = "a file name of up to 150 bytes that does not begin with a dot";
       throw new TypeError(`Cannot use \`${id}\` as an id: it must be ${rule}`);
     }
     if (this.#skip) return { id, scheduled: false };
@@ -454,6 +457,8 @@ export class TaskList<T = unknown> {
   }
 
   #retry(id: string): boolean {
+    const original = `${this.directory}/fail/${id}.json.original`; // which may have been repaired
+    if (infoOf(original)?.isFile) move(original, `${this.directory}/fail/${id}.json`);
     const moved = move(`${this.directory}/fail/${id}.json`, `${this.directory}/todo/${id}.json`);
     if (moved) syncFolder(`${this.directory}/todo`);
     return moved;
@@ -553,6 +558,9 @@ export function map<R>(
  * ```
  */
 export function command(argv: Input<string[]>, options: CommandOptions = {}): Deferred<string> {
+  if (typeof argv === "string") {
+    throw new TypeError('`command` takes words, as in `["echo", "run"]`');
+  }
   return deferred(newStep("forrest#command", [argv, options])) as Deferred<string>;
 }
 

@@ -10,6 +10,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import * as nodeModule from "node:module";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -2987,6 +2988,277 @@ test("a list scheduled by the other runtime is run by this one", async () => {
   assert.deepEqual(list.returnValue, values);
   assert.deepEqual(list.metadata, values);
   assert.ok(failed.errorValue instanceof RangeError);
+});
+
+// ---------------------------------------------------------------------------- odd places and sizes
+
+test("forrest runs in a folder with any name", () => {
+  using folder = temporary();
+  const here = (name: string) => folder.file(`ü 日本 100%25 %/${name}`);
+  for (const name of ["mod.ts", "src"]) {
+    cpSync(new URL(name, import.meta.url), here(name), { recursive: true });
+  }
+  writeFileSync(
+    here("main.ts"),
+    `import { defer, TaskList } from "./mod.ts";
+     export const date = () => new Date(7);
+     export const unlucky = () => { throw new RangeError("13"); };
+     if (import.meta.main) {
+       const tasks = new TaskList("list");
+       for (const call of [date, unlucky]) for (let i = 0; i < 2; i++) tasks.schedule(defer(call as () => void));
+       for (const options of [{ processes: 1 }, { processes: 1, tasksPerProcess: 9 }]) {
+         const found = await Array.fromAsync(tasks.run(options), ({ returnValue, errorValue }) => returnValue ?? errorValue);
+         console.log(...found.map(String).map((text) => text.slice(0, 14)).sort());
+         await tasks.retry();
+       }
+     }`,
+  );
+  const flags = runtime === "deno" ? ["-A"] : [];
+  const args = ["run", ...flags, here("main.ts")];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: here(""), encoding: "utf8" });
+  const date = `${new Date(7)}`.slice(0, 14);
+  assert.equal(
+    stdout,
+    `RangeError: 13 RangeError: 13 ${date} ${date}\nRangeError: 13 RangeError: 13\n`,
+    stderr,
+  );
+});
+
+test("an outcome that cannot be filed ends the run with the reason, and loses no task", () => {
+  for (const tasksPerProcess of [1, 9]) {
+    using folder = temporary();
+    const [file, args, options] = writeProgram(
+      folder,
+      `import { long } from "./tasks.ts";
+       const tasks = new TaskList("list");
+       for (const length of [300_000, 1]) tasks.schedule(defer(long, length));
+       const run = Array.fromAsync(tasks.run({ processes: 1, tasksPerProcess: ${tasksPerProcess} }));
+       await run.catch((error) => console.log(error.message));
+       console.log(JSON.stringify(tasks.count()));`,
+      { "tasks.ts": `export const long = (length: number) => "x".repeat(length);` },
+    );
+    const limited = `trap "" XFSZ; ulimit -f 200; exec "$@"`; // no file of more than 100 or 200 kB
+    const spawned = spawnSync("sh", ["-c", limited, "sh", file, ...args], {
+      ...options,
+      encoding: "utf8",
+    });
+    const [message, counts] = spawned.stdout.split("\n");
+    assert.match(message, /file too large/i, spawned.stderr);
+    const { todo, running, done, fail } = JSON.parse(counts);
+    assert.deepEqual([todo + done, running, fail], [2, 0, 0]);
+    assert.ok(todo >= 1);
+  }
+});
+
+test("map() takes items and results of many megabytes, in linear time", async () => {
+  const text = "x".repeat(20e6); // which took a minute when each part was searched with all before it
+  assert.deepEqual(await Array.fromAsync(map(identity<string>, [text], { processes: 1 })), [text]);
+});
+
+test("a task that is nested too deep fails alone", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
+  folder.write("list/todo/deep.json", `{"steps": [{"call": "Array.of", "args": [${deep}]}]}`);
+  tasks.schedule(defer(Math.sqrt, 16), { id: "next" });
+  const found = await Array.fromAsync(tasks.run({ processes: 1 }), ({ id }) => id);
+  assert.deepEqual(found.sort(), ["deep", "next"]);
+});
+
+test("a task that is put back by hand has all its retries again", async () => {
+  for (const tasksPerProcess of [1, 9]) {
+    using folder = temporary();
+    const tasks = new TaskList(folder.file("list"));
+    tasks.schedule(defer(new URL(`${fixtures}#lost`)), { id: "x" });
+    for (const attempts of [3, 6]) {
+      const [task] = await Array.fromAsync(
+        tasks.run({ processes: 1, retries: 2, tasksPerProcess }),
+      );
+      assert.equal(task.attempts, attempts);
+      assert.ok(!("retried" in task));
+      renameSync(folder.file("list/fail/x.json"), folder.file("list/todo/x.json"));
+    }
+  }
+});
+
+test("what was no task is retried as it was, repaired or not", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const bad = `{"steps": [{"call": "Math.sqrt", "args": [16],}]}`;
+  folder.write("list/todo/x.json", bad);
+  for (const repaired of [bad, bad.replace(",}", "}")]) {
+    const [{ errorValue }] = await Array.fromAsync(tasks.run());
+    assert.match(`${errorValue}`, /^SyntaxError: Cannot read the task `x\.json`/);
+    const exec1 = exec(folder.file("list/fail/x.json"), { raise: true });
+    await assert.rejects(exec1, /x\.json\.original`: repair that, then `forrest retry`/);
+    folder.write("list/fail/x.json.original", repaired);
+    assert.equal(await tasks.retry(), 1);
+    assert.deepEqual(readdirSync(folder.file("list/fail")), []);
+  }
+  const [{ returnValue }] = await Array.fromAsync(tasks.run());
+  assert.equal(returnValue, 4);
+});
+
+test("exec() takes tasks of the program that calls it", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `export const unlucky = (item: number) => { throw new RangeError(String(item)); };
+     if (import.meta.main) {
+       const tasks = new TaskList("list");
+       tasks.schedule(defer(unlucky, 13), { id: "x" });
+       for await (const { id } of tasks.run()) console.log(id);
+       console.log(String((await exec("list/fail/x.json")).errorValue));
+     }`,
+  );
+  const wanted = runtime === "deno"
+    ? "x\nRangeError: 13\n"
+    : /^x\nError: Bun cannot import `.*forrest exec/;
+  if (typeof wanted === "string") assert.equal(stdout, wanted, stderr);
+  else assert.match(stdout, wanted, stderr); // Bun waits for ever there
+});
+
+test("a session may have a default export, and names that are no variables", async () => {
+  using folder = temporary();
+  const path = folder.write(
+    "session.ts",
+    `export const factor = 6; const odd = 1; export { odd as "an odd name" }; export default 3;`,
+  );
+  const call = new Function("return (x) => x * factor")() as (x: number) => number;
+  assert.equal(await resultOf(defer(call, 7), { session: path }), 42);
+});
+
+test("what forrest is told wrongly is refused with a reason", async () => {
+  assert.throws(() => command("echo run" as never), /TypeError: `command` takes words/);
+  assert.throws(() => withDefaults({ permissions: "-A" as never }), /`permissions` to be an array/);
+  const limited = () => withDefaults({ permissions: ["--allow-net"] });
+  if (runtime === "deno") limited();
+  else assert.throws(limited, /only Deno has `permissions`/);
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  await tasks.schedule(1, { id: "ü".repeat(75) });
+  await assert.rejects(tasks.schedule(1, { id: "ü".repeat(76) }), /up to 150 bytes/);
+});
+
+test("a registry may have made JavaScript of forrest", () => {
+  using folder = temporary();
+  mkdirSync(folder.file("src"));
+  const { stripTypeScriptTypes } = nodeModule as unknown as {
+    stripTypeScriptTypes(text: string, options: { mode: "transform" }): string;
+  };
+  const { Bun } = globalThis as unknown as {
+    Bun: { Transpiler: new (options: object) => { transformSync(text: string): string } };
+  };
+  const toJavaScript = (text: string) =>
+    runtime === "deno"
+      ? stripTypeScriptTypes(text, { mode: "transform" })
+      : new Bun.Transpiler({ loader: "ts" }).transformSync(text);
+  const here = new URL(".", import.meta.url);
+  for (
+    const name of [
+      "mod.ts",
+      ...readdirSync(new URL("src", here)).map((file) => `src/${file}`),
+    ]
+  ) {
+    const text = toJavaScript(readFileSync(new URL(name, here), "utf8"));
+    folder.write(name.replace(/ts$/, "js"), text.replace(/("\.[^"\n]*)\.ts"/g, '$1.js"'));
+  }
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import * as own from "./mod.js";
+     const tasks = new own.TaskList("list");
+     tasks.schedule(own.defer(Math.sqrt, 16));
+     tasks.schedule(own.defer(Array.of, 1n));
+     for (const options of [{}, { tasksPerProcess: 9 }]) {
+       for await (const { returnValue } of tasks.run({ processes: 1, ...options })) console.log(returnValue);
+     }
+     for await (const root of own.map(Math.sqrt, [25])) console.log(root);`,
+  );
+  assert.equal(stdout.replaceAll(" ", ""), "4\n[1n]\n5\n", stderr);
+});
+
+test("the first answer of a kept process is no reason to hold many tasks ready", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const text = "export const late = () => new Promise((_, reject) => setTimeout(reject, 100, 1));";
+  const url = new URL(`file://${folder.write("late.ts", text)}#late`);
+  for (let i = 0; i < 40; i++) tasks.schedule(defer(url));
+  const failed: Task[] = [];
+  const run = async () => {
+    for await (const task of tasks.run({ processes: 1, tasksPerProcess: 100, maxFailures: 1 })) {
+      failed.push(task);
+    }
+  };
+  await assert.rejects(run, /Stopped after/);
+  assert.ok(failed.length < 8, `${failed.length} have failed`);
+});
+
+test("an error is stored with whatever its class puts in it", async () => {
+  using folder = temporary();
+  const path = folder.write(
+    "odd.ts",
+    `export const cloud = () => { throw Object.assign(new Error("no"), { $fault: "client", when: new Date(1) }); };
+     export const body = () => { throw Object.assign(new Error(), { message: { status: 500 } }); };
+     export const big = () => { throw Object.assign(new Error(), { message: 5n }); };`,
+  );
+  const errorOf = async (name: string, options: RunOptions) =>
+    (await outcomeOf(defer(new URL(`file://${path}#${name}`)), options)).errorValue as Record<
+      string,
+      unknown
+    >;
+  for (const options of [{}, { tasksPerProcess: 9 }]) {
+    const { message, $fault, when } = await errorOf("cloud", options);
+    assert.deepEqual([message, $fault, when], ["no", "client", new Date(1)]);
+    assert.equal((await errorOf("body", options)).message, "[object Object]");
+    assert.equal((await errorOf("big", options)).message, "5");
+  }
+});
+
+test("a function of the main script is not taken for an export that has its name", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `export function parse(text: string) { return "export " + text; }
+     export const read = (text: string) => "export " + text;
+     export function* count() { yield 1; }
+     export function over(a: number): string;
+     export function over(a: string): string;
+     export function over(a: unknown) { return "over " + a; }
+     const csv = { parse: (text: string) => "csv " + text, read(text: string) { return "csv " + text; } };
+     const make = () => { const read = (text: string) => "inner " + text; return read; };
+     if (import.meta.main) {
+       const tasks = new TaskList("list");
+       const calls = [parse, csv.parse, make(), over as (text: string) => string];
+       for (const call of calls) await tasks.schedule(defer(call, "a"));
+       for await (const { steps } of tasks.todoTasks()) console.log(JSON.stringify(steps![0].call).slice(-30));
+       for await (const { returnValue } of tasks.run({ processes: 1 })) console.log(returnValue);
+     }`,
+  );
+  const values = stdout.split("\n").slice(-5);
+  assert.deepEqual(values, ["export a", "csv a", "inner a", "over a", ""], stderr);
+  assert.match(stdout, /main\.ts#parse"\n.*"}\n.*"}\n.*main\.ts#over"\n/);
+});
+
+test("a run that is left does not wait for retries", () => {
+  using folder = temporary();
+  const begin = Date.now();
+  runProgram(
+    folder,
+    `import { unlucky } from "./tasks.ts";
+     const tasks = new TaskList("list");
+     for (const item of [0, 1]) tasks.schedule(defer(unlucky, item));
+     for await (const _ of tasks.run({ processes: 1, retries: 3, retryDelay: 30 })) break;`,
+    {
+      "tasks.ts": `export const unlucky = (item: number) => { if (!item) throw new Error("0"); };`,
+    },
+  );
+  assert.ok(Date.now() - begin < 25_000);
+});
+
+test("a directory may have a colon in its name", () => {
+  using folder = temporary();
+  const { stdout } = runProgram(folder, `console.log(new TaskList("jobs:x").directory);`);
+  assert.equal(stdout, `${realpathSync(folder.file("jobs:x"))}\n`);
 });
 
 // --------------------------------------------------------------------------- permissions on Deno

@@ -36,5 +36,5 @@ if (isBundled && system.args[0] === RUNNER) {
     start();
   };
   for (const event of events) process.on(event, begin);
-  throw halt;
+  throw halt; // so that what imports this never begins
 }

@@ -64,8 +64,8 @@ export const newOwner = (): string => `${processOwner()}.${newId()}`;
 export const lease = Number(environment("FORREST_LEASE") || 60) * 1000;
 const observed = new Map<string, { mtime: number; since: number }>();
 
-/** Whether the owner of a claim lives; undefined if it is on another host and nothing shows yet. */
-function isAlive(claim: string, owner: string): boolean | undefined {
+/** Whether the owner of these files lives; undefined if it is on another host and nothing shows yet. */
+function isAlive(owner: string, files: string[]): boolean | undefined {
   if (owner.startsWith(`${processOwner()}.`)) return true;
   const [host, pid, start] = owner.split(".");
   if (host === processOwner().split(".")[0]) {
@@ -75,10 +75,10 @@ function isAlive(claim: string, owner: string): boolean | undefined {
     if (found === start) observed.set(owner, { mtime: 0, since: performance.now() });
     return found ? found === start : undefined; // unknown, if the shell could not be started
   }
-  const mtime = Number(infoOf(claim)?.mtime ?? 0);
-  const before = observed.get(claim);
+  const mtime = Math.max(...files.map((path) => Number(infoOf(path)?.mtime ?? 0)));
+  const before = observed.get(owner);
   if (before?.mtime === mtime) return performance.now() - before.since > lease ? false : undefined;
-  observed.set(claim, { mtime, since: performance.now() }); // by no clock but our own
+  observed.set(owner, { mtime, since: performance.now() }); // by no clock but our own
   return before && true;
 }
 
@@ -93,17 +93,21 @@ export function recover(
   filed: (claim: string, state: State) => void = () => {},
 ): boolean {
   const alive = new Map<string, boolean | undefined>();
-  for (const { name } of [...system.readDirSync(`${directory}/running`)]) {
+  const running = `${directory}/running`;
+  const names = Array.from(system.readDirSync(running), ({ name }) => name);
+  const filesOf = (owner: string) =>
+    names.filter((name) => name.includes(`.json@${owner}`)).map((name) => `${running}/${name}`);
+  for (const name of names) {
     const [, id, other] = /^(.+)\.json@((?:[\w-]+\.){3}[\w-]+)(?:[+~]\w*)?$/s.exec(name) ?? [];
     if (!id) continue; // no file of ours
-    const claim = `${directory}/running/${id}.json@${other}`;
+    const claim = `${running}/${id}.json@${other}`;
     if (!alive.has(other)) {
-      alive.set(other, isAlive(claim, other));
+      alive.set(other, isAlive(other, filesOf(other)));
       if (alive.get(other) === false) shell(KILL, `/${other}.`);
     }
     if (alive.get(other) !== false) continue;
     const isLeft = settle(claim) === "running";
-    const taken = `${directory}/running/${id}.json@${owner}`; // so that only one of us counts it
+    const taken = `${running}/${id}.json@${owner}`; // so that only one of us counts it
     if (!isLeft || exists(`${directory}/done/${id}.json`)) remove(claim);
     else {
       let text = ""; // which is read before anything moves, as that may fail

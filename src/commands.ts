@@ -1,13 +1,20 @@
 /**
  * How runners are started, and what the process of one task is told.
  *
+ * There are three ways: a kept runner imports `runner.ts`; the process of one task gets the text of
+ * `runSingle`; and a compiled program starts itself, and finds in `bundled.ts` that it is a runner.
+ *
  * @module
  */
 
+import { isUnlimited } from "./options.ts";
 import { type Call, onBun, onDeno, type Order, runSingle } from "./single.ts";
 import { requireModule, type Step, stepsOf } from "./steps.ts";
 import { isBundled, pathOf, RUNNER, stringify, system } from "./system.ts";
 import { isPlain, mayFollow } from "./values.ts";
+
+/** `.ts`; a registry may have made `.js` of it. */
+const extension = import.meta.url.slice(-3);
 
 /** The command of a runner that serves a pool: this runtime, or a compiled program itself. */
 export function serving(
@@ -18,14 +25,16 @@ export function serving(
 ): string[] {
   const program = system.execPath();
   if (isBundled) return [program, RUNNER, settings];
-  const runner = quote("runner.ts");
+  const runner = quote(`runner${extension}`);
   // to require is faster than to import, for which Bun starts threads
   if (!globalThis.Deno) return [program, "-e", `import.meta.require(${runner}).serve(${settings})`];
   // a module that a preloaded one could import by a literal name needs no permission to be read
-  const modules = isUnlimited(permissions) ? [] : [...firstTask.matchAll(/"call": ?("[^"#]*)#/g)];
+  const modules = isUnlimited(permissions)
+    ? []
+    : new Set(firstTask.matchAll(/"call": ?("[^"#]*)#/g).map(([, module]) => module));
   const code = [
     `import { serve } from ${runner}`,
-    ...modules.map(([, module]) => `() => import(${module}")`),
+    ...[...modules].map((module) => `() => import(${module}")`),
     `await serve(${settings})`,
   ];
   const flags = isUnlimited(permissions) ? permissions : withAccess(permissions, access);
@@ -36,7 +45,7 @@ export function serving(
 export function runningOne(permissions: string[], project: string): string[] {
   const program = system.execPath();
   if (isBundled) return [program, RUNNER];
-  const load = (how: string) => `(name) => ${how}(${quote("")} + name + ".ts")`;
+  const load = (how: string) => `(name) => ${how}(${quote("")} + name + "${extension}")`;
   const run = (...args: unknown[]) => `(${runSingle})(${args.join(", ")})`;
   if (globalThis.Deno) {
     const code = run("{ Deno }", ...onDeno, load("import"), isPlain);
@@ -47,10 +56,11 @@ export function runningOne(permissions: string[], project: string): string[] {
   return [program, "-e", `// @bun\n${code}`]; // which spares it the transpiler
 }
 
-/** The way to a module of forrest, as a literal. */
+/** The way to a module of forrest, as a literal: in ASCII, as Bun takes what it need not transpile for Latin-1. */
 function quote(file: string): string {
   const { href } = new URL(`./${file}`, import.meta.url);
-  return stringify(globalThis.Deno ? href : pathOf(href));
+  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return stringify(globalThis.Deno ? href : pathOf(href)).replace(/[^ -~]/g, escape);
 }
 
 /**
@@ -74,19 +84,17 @@ export function projectOf(text: string): string {
   return `${system.cwd()}/`;
 }
 
-/** Whether processes with these permissions may do everything. */
-export function isUnlimited(permissions: string[]): boolean {
-  return permissions.some((flag) => /^(-A|--allow-all)$/.test(flag));
-}
-
 /** Adds what a runner itself needs; after a flag that allows everything, a list would be a limit. */
 function withAccess(permissions: string[], paths: string[]): string[] {
   const flags = ["--allow-read", "--allow-write"].filter((flag) => !permissions.includes(flag));
   return [...permissions, ...flags.flatMap((flag) => paths.map((path) => `${flag}=${path}`))];
 }
 
-/** What the process of one task is told; undefined if the task is very long, or is none. */
-export function orderOf(order: Omit<Order, "steps" | "calls">, text: string): Order | undefined {
+/** What the process of one task is told, and its steps; undefined if the task is very long, or is none. */
+export function orderOf(
+  order: Omit<Order, "steps" | "calls">,
+  text: string,
+): { steps: Step[]; request: string } | undefined {
   if (text.length > 100_000) return;
   try {
     const steps = stepsOf(text, order.claim);
@@ -96,8 +104,8 @@ export function orderOf(order: Omit<Order, "steps" | "calls">, text: string): Or
       if (!call) break;
       calls.push(call);
     }
-    return { ...order, steps, calls };
-  } catch { /* a runner will say what is wrong with it */ }
+    return { steps, request: stringify({ ...order, steps, calls }) };
+  } catch { /* it is none, or too deep: a runner will say so */ }
 }
 
 /** Where the function of a step is, if it is called with arguments that need no codec. */

@@ -22,7 +22,7 @@ export async function conclude(
     try {
       forgetToJSON();
       const text = `\x1e${stringify(answer)}\n`;
-      return text.length < 60_000 && await write(text); // which is less than a pipe holds
+      return text.length < 60_000 && await write(text); // a longer one is filed here
     } catch { // the task has closed its standard output
       return false;
     }
@@ -53,6 +53,10 @@ export async function conclude(
   const told: Told = { begin, runtime, ...stored() };
   if (await tell(claim, secret, told)) return;
   const { outcomeOf, record, textOf } = await load("files");
-  const { state, attempts } = record(claim, textOf(claim), outcomeOf(told), retries);
-  await tell(claim, state, attempts); // if it cannot, the pool finds out when this ends
+  try {
+    const { state, retried } = record(claim, textOf(claim), outcomeOf(told), retries);
+    await tell(claim, state, retried); // if it cannot, the pool finds out when this ends
+  } catch (error) {
+    if (!await tell(claim, secret, { problem: encodeThrown(error) })) throw error;
+  }
 }

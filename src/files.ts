@@ -8,6 +8,10 @@
  *     running/ID.json@OWNER+ -> STATE/ID.json                 the outcome, synced before
  *     running/ID.json@OWNER -> todo/ID.json                   put back, as its run has ended
  *
+ * To file is: write `+`, rename to `~`, sync, move (`place`), sync the folder, remove what was sealed
+ * (`clear`). `record` does so for one outcome, `fileAll` for many, and `settle` ends it for somebody who
+ * has died in between.
+ *
  * A kept runner files the outcomes of its tasks itself. The process of a single task tells its pool what
  * came of it, and that files it, as its code is warm; what is too long to be told, it files itself.
  *
@@ -39,6 +43,8 @@ export interface Task<T = unknown> {
   metadata?: unknown;
   /** How often it was started. */
   attempts?: number;
+  /** How often it was tried again, while it waits for the next time. */
+  retried?: number;
   /** When it was last started, in ISO 8601. */
   started?: string;
   /** How long it ran, in seconds. */
@@ -94,9 +100,8 @@ export function locate(path: string): { directory: string; state: State; id: str
 
 /** One line for each step and for each other key, so that a person can read and edit it. */
 export function writeTask({ steps, ...others }: Record<string, unknown>): string {
-  const lines = Object.entries(others).map(([key, value]) =>
-    `${stringify(key)}: ${stringify(value)}`
-  );
+  const given = Object.entries(others).filter(([, value]) => value !== undefined);
+  const lines = given.map(([key, value]) => `${stringify(key)}: ${stringify(value)}`);
   const list = Array.isArray(steps) && steps.map((step) => `    ${stringify(step)}`).join(",\n");
   if (steps !== undefined) lines.unshift(`"steps": ${list ? `[\n${list}\n  ]` : stringify(steps)}`);
   return `{\n  ${lines.join(",\n  ")}\n}\n`;
@@ -154,7 +159,7 @@ export function outcomeOf({ begin, runtime, ...result }: Told): Outcome {
 export type Sealed = {
   claim: string;
   state: State;
-  attempts: number;
+  retried: number; // how often it is tried again, with this time
   seal?: Seal; // none, if the task was filed already by another run
   file?: Deno.FsFile;
 };
@@ -208,16 +213,18 @@ export async function fileAll(batch: Sealed[]): Promise<void> {
 /** Writes an outcome aside and seals the claim: whatever is killed from now on, it will be filed. */
 export function sealOutcome(claim: string, text: string, outcome: Outcome, retries = 0): Sealed {
   const task = withOutcome(text, outcome);
-  const attempts = Number(task.attempts ?? 1);
-  const failed = task === outcome ? "keep" : attempts <= retries ? "todo" : "fail";
+  const retried = (Number(task.retried) || 0) + 1;
+  const failed = task === outcome ? "keep" : retried <= retries ? "todo" : "fail";
   const hasFailed = text.includes('"errorValue":') && /^ *"errorValue":/m.test(text);
   const done = hasFailed ? "again" : "done";
   try {
     const seal = "returnValue" in outcome ? done : failed;
-    return { ...sealText(claim, seal, writeTask(task)), attempts };
+    // whoever puts it back by hand begins anew; the death of a run is no retry
+    task.retried = seal !== "todo" ? undefined : "crashes" in outcome ? task.retried : retried;
+    return { ...sealText(claim, seal, writeTask(task)), retried };
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // it is too deep to be written again
-    return { ...sealText(claim, "keep", writeTask({ errorValue: encodeThrown(error) })), attempts };
+    return { ...sealText(claim, "keep", writeTask({ errorValue: encodeThrown(error) })), retried };
   }
 }
 
@@ -232,7 +239,7 @@ export function withOutcome(text: string, outcome: Outcome): Record<string, unkn
   return { ...others, attempts: (Number(others.attempts) || 0) + 1, ...outcome };
 }
 
-function sealText(claim: string, seal: Seal, text: string): Omit<Sealed, "attempts"> {
+function sealText(claim: string, seal: Seal, text: string): Omit<Sealed, "retried"> {
   const file = system.openSync(`${claim}+`, ASIDE);
   try {
     writeAll(file, text);

@@ -17,13 +17,13 @@ export interface RunOptions {
   printErrors?: boolean;
   /** A module whose exports are in scope for functions that are stored as their text. */
   session?: string | URL;
-  /** Deno's permissions for tasks, such as `["--allow-net"]`. @default {["--allow-all"]} */
+  /** Deno's permissions for tasks, such as `["--allow-net"]`; Bun has none. @default {["--allow-all"]} */
   permissions?: string[];
   /** Tasks that one process runs before another takes its place. @default {1} */
   tasksPerProcess?: number;
   /** Tasks that one process holds at once, for those that wait. @default {1} */
   concurrency?: number;
-  /** How often a task that failed is tried again. @default {0} */
+  /** How often a task that failed is tried again; put back by hand, it begins anew. @default {0} */
   retries?: number;
   /** Seconds before the first retry of a task; twice as many before the next. @default {0} */
   retryDelay?: number;
@@ -51,7 +51,7 @@ export interface MapOptions {
   ordered?: boolean;
   /** A module whose exports are in scope for a function that is stored as its text. */
   session?: string | URL;
-  /** Deno's permissions for the calls, such as `["--allow-net"]`. @default {["--allow-all"]} */
+  /** Deno's permissions for calls, such as `["--allow-net"]`; Bun has none. @default {["--allow-all"]} */
   permissions?: string[];
 }
 
@@ -98,12 +98,23 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
   };
   Object.assign(checked, Object.fromEntries(given));
+  if (!Array.isArray(checked.permissions)) {
+    throw new TypeError("Expected `permissions` to be an array");
+  }
+  if (!globalThis.Deno && !isUnlimited(checked.permissions)) {
+    throw new TypeError("Cannot limit what tasks may do: only Deno has `permissions`");
+  }
   check("processes", fewestProcesses);
   for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) check(name, 1);
   for (const name of ["retries", "maxFailures"] as const) check(name, 0);
   for (const name of ["autokill", "retryDelay"] as const) check(name, 0, false);
   if (options.session) checked.session = fileUrl(`${options.session}`);
   return checked;
+}
+
+/** Whether processes with these permissions may do everything. */
+export function isUnlimited(permissions: string[]): boolean {
+  return permissions.some((flag) => /^(-A|--allow-all)$/.test(flag));
 }
 
 function allPermissions(): string[] {

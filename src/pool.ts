@@ -5,7 +5,7 @@
  */
 
 import { idsIn, lease, newOwner, recover } from "./claims.ts";
-import { isUnlimited, orderOf, projectOf, runningOne, serving } from "./commands.ts";
+import { orderOf, projectOf, runningOne, serving } from "./commands.ts";
 import {
   exists,
   Filing,
@@ -24,18 +24,18 @@ import {
   stateOf,
   textOf,
 } from "./files.ts";
-import type { Items, Options, Tasks } from "./options.ts";
+import { isUnlimited, type Items, type Options, type Tasks } from "./options.ts";
 import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup, statusOf } from "./processes.ts";
 import { deathOf, isEndOfJob, type Program, programOf, resultOf, wordsOf } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
-import type { Told } from "./single.ts";
+import type { Problem, Told } from "./single.ts";
 import {
+  BROKEN,
   environment,
   parse,
   sleep,
   type Stream,
   stringify,
-  succeeds,
   system,
   within,
   writeAll,
@@ -53,7 +53,7 @@ export type Settings = {
 };
 
 /**
- * What a runner tells of a task. For a list, the detail is the number of attempts; or, if a secret stands
+ * What a runner tells of a task. For a list, the detail says how often it is retried; or, if a secret stands
  * for the state, what the pool is to file.
  */
 export type Answer = [key: string, state: State, detail: unknown];
@@ -76,10 +76,11 @@ interface Runner {
   start: Start;
   isEnded: boolean; // it gets no more
   isKilled: boolean;
+  isBroken?: boolean; // it could not file an outcome
   limit?: Timer; // until it must have ended
   killed: Promise<void>;
   hold(key: string, held: Held): void;
-  give(key: string, request: unknown, held?: Held): void;
+  give(key: string, request: string, held?: Held): void;
   end(): void;
   kill(): void;
 }
@@ -158,7 +159,7 @@ abstract class Pool {
       },
       give(key, request, held = {}) {
         runner.hold(key, held);
-        input.write(new TextEncoder().encode(`${stringify(request)}\n`)).catch(ignore);
+        input.write(new TextEncoder().encode(`${request}\n`)).catch(ignore);
       },
       end: () => {
         if (!runner.isEnded) input.close().catch(ignore);
@@ -166,6 +167,7 @@ abstract class Pool {
         this.limit(runner);
       },
       kill() {
+        if (!runner.isEnded) input.close().catch(ignore);
         runner.isEnded = runner.isKilled = true;
         killGroup(process.pid);
         kill(process); // it may not lead its group yet
@@ -187,9 +189,13 @@ abstract class Pool {
     const read = async (stream: Stream) => {
       const decoder = new TextDecoder();
       let text = "";
+      const parts: string[] = []; // of a long answer, which is not to be searched for each of them
       let hasPrompt = stream === "stdout" && runner.start.isSingle && !globalThis.Deno;
       for await (const chunk of process[stream]) {
-        text += decoder.decode(chunk, { stream: true });
+        parts.push(decoder.decode(chunk, { stream: true }));
+        const isPart = text && !parts.at(-1)!.includes("\n") && this.longestAnswer === Infinity;
+        if (isPart) continue;
+        text += parts.splice(0).join("");
         if (hasPrompt && text.startsWith(" ")) text = text.slice(1); // which `prompt()` has printed
         hasPrompt = false;
         let start = text.indexOf("\x1e");
@@ -208,6 +214,7 @@ abstract class Pool {
         print(isAnswerToBe ? text.slice(0, start) : text, stream);
         text = isAnswerToBe ? text.slice(start) : "";
       }
+      text += parts.join("");
       if (!runner.isKilled || !text.startsWith("\x1e")) print(text, stream);
     };
     // a task may close its standard output, on which the runner would answer
@@ -216,6 +223,7 @@ abstract class Pool {
     killGroup(process.pid); // what its task has left running
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
+    runner.isBroken = status.code === BROKEN && !runner.start.isSingle;
     if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
     this.remove(runner, () => deathOf("The process of this task", status, printed));
   }
@@ -251,9 +259,14 @@ abstract class Pool {
     runner.limit ??= setTimeout(() => runner.kill(), 5000);
   }
 
-  /** How many tasks take a runner so many milliseconds: they may wait with it, to save it a wait. */
+  /**
+   * How many tasks a runner does in so many milliseconds. It is given that many beyond the one that it
+   * works on, so that it never waits for us.
+   */
   depth(milliseconds: number): number {
-    const perMillisecond = this.answered / (performance.now() - this.firstAnswer);
+    // the first answer says nothing of how long a task takes: the next ones do
+    const passed = Math.max(1, performance.now() - this.firstAnswer);
+    const perMillisecond = Math.max(0, this.answered - 1) / passed;
     return Math.min(
       128,
       Math.floor(milliseconds * perMillisecond / Math.max(1, this.options.processes)),
@@ -315,7 +328,13 @@ abstract class Pool {
   }
 }
 
-/** The pool of a list. It works on while its consumer is busy. */
+/**
+ * The pool of a list. It works on while its consumer is busy.
+ *
+ * A task is claimed (`claim`), given to a process (`give`) and at its turn there (`begin`). Then a kept
+ * runner says that it has filed it (`answer`); or the process of one task says what came of it, and we
+ * file it (`take`, `filed`); or its process has died (`lose`). `settled` ends all three.
+ */
 export class ListPool extends Pool {
   listed = 0; // how many tasks were in `todo` when we last looked,
   ids: Iterator<string> = [].values(); // which of them are still to come,
@@ -327,6 +346,7 @@ export class ListPool extends Pool {
   again: string[] = []; // to be retried, or put back as their process had to end
   alone = new Set<string>(); // those of them that may have been the cause of that
   waiting = 0; // retries that are not due yet
+  delays = new Set<Timer>(); // until they are
   overdue = new Set<string>();
   finished: string[] = []; // paths
   yielded = 0;
@@ -482,7 +502,7 @@ export class ListPool extends Pool {
     const isSingle = isAlone || tasksPerProcess === 1;
     const single = isSingle ? this.startSingle(claim, text) : undefined;
     const runner = single ?? free ?? this.start([this.directory], text, isAlone);
-    if (!single) runner.give(claim, claim);
+    if (!single) runner.give(claim, stringify(claim));
     if (isAlone || runner.given >= tasksPerProcess) runner.end();
     return runner;
   }
@@ -500,7 +520,7 @@ export class ListPool extends Pool {
     if (!isFit) spare?.kill();
     this.spare = undefined;
     const runner = isFit ? spare : this.spawn(start);
-    runner.give(claim, order, { text, secret });
+    runner.give(claim, order.request, { text, secret });
     runner.end();
     return runner;
   }
@@ -564,12 +584,16 @@ export class ListPool extends Pool {
 
   filed(batch: Sealed[]): void {
     if (this.isStopped) return; // then they were filed at once
-    for (const { claim, state, attempts } of batch) this.settled(claim, state, attempts);
+    for (const { claim, state, retried } of batch) this.settled(claim, state, retried);
   }
 
   answer(runner: Runner, [claim, state, detail]: Answer): boolean {
     const held = runner.held.get(claim);
-    if (held?.secret && held.secret === state) return this.take(runner, claim, detail as Told);
+    if (held?.secret && held.secret === state) {
+      const told = detail as Told | Problem;
+      if ("problem" in told) throw decode(told.problem); // which ends the run, and puts the task back
+      return this.take(runner, claim, told);
+    }
     if (!held || exists(claim)) return false;
     const { id } = locate(claim);
     const isFiled = state === "todo"
@@ -588,7 +612,8 @@ export class ListPool extends Pool {
   lose(runner: Runner, error: Error): void {
     for (const [claim, { begun }] of runner.held) {
       const isOverdue = this.overdue.delete(claim);
-      const isToBlame = begun && (isOverdue || (!runner.isKilled && runner.given === 1));
+      const isSure = !runner.isKilled && !runner.isBroken && runner.given === 1;
+      const isToBlame = begun && (isOverdue || isSure);
       const state = settle(claim);
       if (state !== "running") this.settled(claim, state);
       else if (isToBlame) this.fail(claim, begun, isOverdue ? this.timeout() : error);
@@ -603,8 +628,8 @@ export class ListPool extends Pool {
   fail(claim: string, begun: Date, error: Error): void {
     const [started, runtime] = [begun.toISOString(), (Date.now() - Number(begun)) / 1000];
     const outcome = { started, runtime, errorValue: encodeThrown(error) };
-    const { state, attempts } = record(claim, textOf(claim), outcome, this.options.retries);
-    this.settled(claim, state, attempts);
+    const { state, retried } = record(claim, textOf(claim), outcome, this.options.retries);
+    this.settled(claim, state, retried);
   }
 
   timeout(): Error {
@@ -616,18 +641,20 @@ export class ListPool extends Pool {
   }
 
   /** Handles a task that is in nobody's hands any more. */
-  settled(claim: string, state?: State, attempts = 1): void {
+  settled(claim: string, state?: State, retried = 1): void {
     const { id } = locate(claim);
     const path = `${this.directory}/${state}/${id}.json`;
     this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
     if (state === "todo") {
-      const delay = this.options.retryDelay * 1000 * 2 ** (attempts - 1);
+      const delay = this.options.retryDelay * 1000 * 2 ** (retried - 1);
       this.waiting++;
-      setTimeout(() => {
+      const timer = setTimeout(() => {
+        this.delays.delete(timer);
         this.waiting--;
         this.again.push(id);
         this.change();
       }, delay);
+      this.delays.add(timer);
     } else if (state === "done" || state === "fail") {
       if (state === "fail") this.failures++;
       if (state === "fail" && this.options.printErrors) this.printError(path);
@@ -643,7 +670,7 @@ export class ListPool extends Pool {
       if (task.begun) continue;
       task.begun = new Date();
       if (autokill > 2 ** 31 / 1000) continue; // no timer can wait for so long
-      task.timer = setTimeout(() => this.kill(runner, claim), autokill * 1000);
+      task.timer = setTimeout(() => this.try(() => this.kill(runner, claim)), autokill * 1000);
     }
   }
 
@@ -661,6 +688,7 @@ export class ListPool extends Pool {
   override stop(): void {
     const held = [...this.runners].flatMap(({ held }) => [...held]);
     super.stop();
+    for (const timer of this.delays) clearTimeout(timer);
     for (const [, { timer }] of held) clearTimeout(timer);
     const claims = [...held.map(([claim]) => claim), ...this.unfiled().map(({ claim }) => claim)];
     for (const claim of claims) this.try(() => putBack(claim));
@@ -670,7 +698,13 @@ export class ListPool extends Pool {
   refresh(): void {
     const now = new Date();
     for (const { held } of this.runners) {
-      for (const claim of held.keys()) succeeds(() => system.utimeSync(claim, now, now));
+      for (const claim of held.keys()) {
+        try {
+          system.utimeSync(claim, now, now);
+        } catch {
+          /* it is gone, or belongs to another user, whose run will tell by what else changes */
+        }
+      }
     }
   }
 
@@ -806,7 +840,7 @@ export class MapPool extends Pool {
   give(key: string, args: unknown[], runner?: Runner): void {
     try {
       const step = { call: this.reference, args: encode(args, "item") };
-      (runner ?? this.start([], stringify(step))).give(key, { key, step });
+      (runner ?? this.start([], stringify(step))).give(key, stringify({ key, step }));
     } catch (error) {
       this.settled(key, "fail", encodeThrown(error));
     }

@@ -101,7 +101,9 @@ export function deathOf(
   const ended =
     "ended before it: the task called `exit()`, or waits for a promise that nothing will settle";
   const how = signal ? `was killed by ${signal}` : isUnsettled ? ended : `exited with code ${code}`;
-  const last = printed.trim() && `. It last printed:\n${printed.trim().slice(-2000)}`;
+  // deno-lint-ignore no-control-regex
+  const plain = printed.replaceAll(/\x1b\[[\d;]*m/g, "").trim(); // without colors
+  const last = plain && `. It last printed:\n${plain.slice(-2000)}`;
   const error = new Error(`${what} ${how}${last}`);
   return Object.assign(error, { stack: `Error: ${error.message}` });
 }

@@ -40,7 +40,7 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
     if (url === `${own}mod.ts` || url.startsWith(`${own}src/`)) continue;
     if (!modules.has(url)) modules.set(url, findFunctions(url));
     const functions = await modules.get(url)!;
-    const found = functions.get(call) ?? functions.get(call.name || " ");
+    const found = functions.get(call) ?? functions.get(declarationOf(call));
     if (found) return found;
   }
   const source = Function.prototype.toString.call(call);
@@ -55,6 +55,14 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
     );
   }
   return { source };
+}
+
+/** How an export must be declared to be this function: others may have its name. */
+function declarationOf(call: Callable): string {
+  const text = Function.prototype.toString.call(call);
+  const isMethod = text.replace(/^async\s+/, "").replace(/^\*\s*/, "").startsWith(`${call.name}(`);
+  const [, kind = "value"] = /^(?:async\s+)?(function|class)\b[\s*]*[\w$]/.exec(text) ?? [];
+  return `${isMethod ? "method" : kind} ${call.name}`;
 }
 
 let globalNames: Map<unknown, string> | undefined;
@@ -100,14 +108,32 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   if (url !== system.mainModule) {
     await add(url);
   } else { // the main module is still being evaluated: to import it would wait for ever
+    const addName = (name: string, alias = name) => {
+      const end = `${name.replaceAll("$", "\\$")}(?![\\w$])`;
+      const declaration = new RegExp(
+        `^(\\s*)(.*)\\b(function|class|const|let|var)\\b[\\s*]*${end}`,
+        "gm",
+      );
+      const declared = [...text.matchAll(declaration)];
+      const isInner = ([, space, before]: string[]) =>
+        !/^(?:(?:export|default|async|abstract) +)*$/.test(before) ||
+        (!before.startsWith("export") && / /.test(space));
+      const [, , , word] = declared.find((match) => !isInner(match)) ?? [];
+      const kind = /function|class/.exec(word ?? "")?.[0] ?? "value";
+      const property =
+        `(?<![.\\w$]|(?:const|let|var)\\s+)${end}\\s*:\\s*(?:async\\b|function\\b|\\()`;
+      // it may be the other one: then its text is stored
+      if (declared.some(isInner) || (kind === "value" && new RegExp(property).test(text))) return;
+      found.set(`${kind} ${name}`, `${url}#${alias}`);
+    };
     const declaration =
       /^\s*export\s+(default\s+)?(?:async\s+)?(?:function\s*\*?|class|const|let|var)\s*([\w$]+)/gm;
     for (const [, byDefault, name] of text.matchAll(declaration)) {
-      found.set(name, `${url}#${byDefault ? "default" : name}`);
+      addName(name, byDefault ? "default" : name);
     }
     for (const [, names] of text.matchAll(/^\s*export\s*\{([^}]*)\}\s*(?:;|$)/gm)) {
       for (const [, name, alias] of names.matchAll(/([\w$]+)(?:\s+as\s+([\w$]+))?/g)) {
-        found.set(name, `${url}#${alias ?? name}`);
+        addName(name, alias);
       }
     }
   }

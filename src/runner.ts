@@ -7,19 +7,19 @@
 import { Filing, locate, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
-import { all, forgetToJSON, parse, race, stringify, system, writeAll } from "./system.ts";
+import { all, BROKEN, forgetToJSON, parse, race, stringify, system, writeAll } from "./system.ts";
 import { encode, encodeThrown } from "./values.ts";
 
 /** Serves a pool: each line is the path of a claimed task, or a call of a `map`. */
 export async function serve(settings: Settings): Promise<never> {
   const { session, retries, concurrency, descriptor } = settings;
   const input = descriptor ? system.openSync(`/dev/fd/${descriptor}`) : system.stdin;
-  const [buffer, decoder, directory] = [new Uint8Array(8192), new TextDecoder(), system.cwd()];
+  const [buffer, decoder, directory] = [new Uint8Array(65536), new TextDecoder(), system.cwd()];
   const busy = new Set<Promise<void>>();
   let text = "";
   const say = (answers: Answer[]) =>
     writeAll(system.stdout, answers.map((answer) => `\x1e${stringify(answer)}\n`).join(""));
-  const answerOf = ({ claim, state, attempts }: Sealed): Answer => [claim, state, attempts];
+  const answerOf = ({ claim, state, retried }: Sealed): Answer => [claim, state, retried];
   const work = async (request: string | { key: string; step: Step }) => {
     if (descriptor) system.chdir(directory); // as the task before may have left it
     if (typeof request !== "string") return say([await call(request.key, request.step, session)]);
@@ -32,18 +32,23 @@ export async function serve(settings: Settings): Promise<never> {
   };
   const die = (error: unknown): never => {
     writeAll(system.stderr, `${(error as Error)?.stack ?? error}\n`);
-    system.exit(70); // neither filed nor answered: the pool knows what to do
+    system.exit(BROKEN); // neither filed nor answered: the pool knows what to do
   };
   const filing = new Filing((batch) => say(batch.map(answerOf)), die);
-  while (true) {
-    const end = text.indexOf("\n");
-    if (end < 0) { // a synchronous read, as long as nothing else is to be done, starts faster
+  const readLine = async () => {
+    const parts = [text]; // as to search all of a long line for each part would take quadratic time
+    while (!parts.at(-1)!.includes("\n")) {
+      // a synchronous read, as long as nothing else is to be done, starts faster
       const isIdle = !busy.size && !filing.work;
       const length = await (isIdle ? input.readSync(buffer) : input.read(buffer));
-      if (!length) break;
-      text += decoder.decode(buffer.subarray(0, length), { stream: true });
-      continue;
+      if (!length) return false;
+      parts.push(decoder.decode(buffer.subarray(0, length), { stream: true }));
     }
+    text = parts.join("");
+    return true;
+  };
+  while (await readLine()) {
+    const end = text.indexOf("\n");
     const request = parse(text.slice(0, end));
     text = text.slice(end + 1);
     const done = work(request).catch(die).finally(() => busy.delete(done));

@@ -33,6 +33,9 @@ export type Told =
   & { begin: number; runtime: number }
   & ({ returnValue: unknown } | { errorValue: unknown });
 
+/** What it tells if it cannot file an outcome that is too long to be told. */
+export type Problem = { problem: unknown };
+
 type Modules = {
   conclude: typeof import("./conclude.ts");
   files: typeof import("./files.ts");
@@ -164,7 +167,7 @@ export async function runSingle(
       const returnValue = value === undefined ? '{"$undefined":true}' : stringify(value);
       const told = `{"begin":${begin},"runtime":${runtime},"returnValue":${returnValue}}`;
       const answer = `\x1e[${stringify(claim)},"${secret}",${told}]\n`;
-      isTold = answer.length < 60_000 && await write(answer, host); // which is less than a pipe holds
+      isTold = answer.length < 60_000 && await write(answer, host); // a longer one is not to go through the pool
     }
   } catch { /* a getter throws, or the task has closed its standard output */ }
   if (!isTold) {

@@ -18,6 +18,10 @@ export function stepsOf(text: string, path: string): Step[] {
   } catch (error) {
     throw new SyntaxError(`Cannot read the task \`${path}\`: ${(error as Error).message}`);
   }
+  if (steps === undefined && text.includes('"errorValue":')) {
+    const fix = `what it was lies in \`${path}.original\`: repair that, then \`forrest retry\``;
+    throw new TypeError(`Cannot run the task \`${path}\`, as it was none; ${fix}`);
+  }
   const known = ["call", "args", "value"];
   const refuse = (place: string, wanted: string) =>
     new TypeError(`Cannot run the task \`${path}\`: \`${place}\` must be ${wanted}`);
@@ -144,7 +148,11 @@ async function importFrom(path: string): Promise<Record<string, unknown>> {
     new Set();
   importing.add(place);
   try {
-    if (!globalThis.Deno) requireModule(place);
+    const isAsync = !globalThis.Deno && !requireModule(place);
+    if (isAsync && place === mainOfBun()) { // which would wait for itself, and for ever
+      const fix = "move the function to a module of its own, or use `forrest exec`";
+      throw new Error(`Bun cannot import \`${place}\` while that waits for this: ${fix}`);
+    }
     return await import(url);
   } finally {
     importing.delete(place);
@@ -155,12 +163,18 @@ async function importFrom(path: string): Promise<Record<string, unknown>> {
  * Loads a module on Bun, without the threads that `import()` starts there; unless it is an asynchronous
  * one. This refers to nothing around it, as its text is handed to the processes of single tasks.
  */
-export function requireModule(place: string): void {
+export function requireModule(place: string): boolean {
   try {
     (import.meta as unknown as { require(place: string): unknown }).require(place);
+    return true;
   } catch (error) {
     if (!`${(error as Error)?.message}`.startsWith("require() async module")) throw error;
+    return false;
   }
+}
+
+function mainOfBun(): string | undefined {
+  return (globalThis as { Bun?: { main: string } }).Bun?.main;
 }
 
 /** The places, as in a stack, of the modules that are being imported, by all copies of forrest in a process. */
@@ -168,16 +182,19 @@ export type Importing = Record<symbol, Set<string>>;
 
 /** Throws if a module starts tasks while a runner imports it: that would start runners without end. */
 export function refuseWhileImporting(): void {
-  const stack = decodeURI(new Error().stack ?? "");
+  const stack = new Error().stack ?? "";
   const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] ?? [];
-  if (![...importing].some((path) => stack.includes(path))) return;
+  const isIn = (path: string) => stack.includes(path) || stack.includes(fileUrl(path));
+  if (![...importing].some(isIn)) return;
   const fix = "put the main part of the script in `if (import.meta.main) { ... }`";
   throw new Error(`Cannot start tasks while a runner imports this module for a function: ${fix}`);
 }
 
 /** Evaluates the text of a function, with the exports of the session module in scope. */
 export function compile(source: string, session: Record<string, unknown> = {}): Callable {
-  return new Function(...Object.keys(session), `"use strict"; return (${source}\n)`)(
-    ...Object.values(session),
+  const isName = (name: string) => name !== "default" && /^[\p{L}_$][\p{L}\p{N}_$]*$/u.test(name);
+  const names = Object.keys(session).filter(isName);
+  return new Function(...names, `"use strict"; return (${source}\n)`)(
+    ...names.map((name) => session[name]),
   );
 }

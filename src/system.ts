@@ -13,6 +13,9 @@ export type Stream = "stdout" | "stderr";
 /** The first argument of a compiled program that is to be a runner. */
 export const RUNNER = "forrest-runner";
 
+/** With this code a runner exits that can neither file an outcome nor tell it. */
+export const BROKEN = 70;
+
 const { parse: parseText } = JSON;
 /** Captured, as a task may replace it. */
 export const { stringify } = JSON;
@@ -25,7 +28,7 @@ export const [race, all]: [typeof Promise.race, typeof Promise.all] = [
 ];
 
 /** Whether this module is a part of one file with the program: of a bundle or a compiled executable. */
-export const isBundled = !import.meta.url.endsWith("/src/system.ts") ||
+export const isBundled = !/\/src\/system\.[jt]s$/.test(import.meta.url) ||
   !!(system.build as { standalone?: boolean }).standalone;
 
 /** What all copies of forrest in one process share. */

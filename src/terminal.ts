@@ -85,7 +85,7 @@ function nearby(path: string): string {
 
 /** A word as a shell reads it back. */
 export function quote(word: string): string {
-  return /^[\w@%+=:,./~-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 // ------------------------------------------------------------------------------------- text

@@ -168,7 +168,8 @@ function userStack(error: Error): string {
 /** The parts of an error; of its own properties, those that cannot be stored become text. */
 function encodeError(error: Error, place: Place): Record<string, unknown> {
   const name = error.name === "Error" ? error.constructor?.name ?? "Error" : error.name;
-  const stored: Record<string, unknown> = { name, message: error.message, stack: userStack(error) };
+  const message = `${error.message}`;
+  const stored: Record<string, unknown> = { name: `${name}`, message, stack: userStack(error) };
   for (const key of new Set(["cause", "errors", ...Object.keys(error)])) {
     if (key in stored || !Object.hasOwn(error, key)) continue;
     const item = (error as unknown as Record<string, unknown>)[key];
@@ -264,7 +265,8 @@ function decodeError({ name, message, stack, ...others }: Record<string, unknown
     Object.defineProperty(error, key, { value, configurable: true, writable: true });
     delete others[key];
   }
-  return Object.assign(error, decode(others));
+  for (const key in others) others[key] = decode(others[key]); // one by one, as a key may begin with `$`
+  return Object.assign(error, others);
 }
 
 /** What was thrown, as it is stored. */
