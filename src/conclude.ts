@@ -57,6 +57,6 @@ export async function conclude(
     const { state, retried } = record(claim, textOf(claim), outcomeOf(told), retries);
     await tell(claim, state, retried); // if it cannot, the pool finds out when this ends
   } catch (error) {
-    if (!await tell(claim, secret, { problem: encodeThrown(error) })) throw error;
+    if (!await tell(claim, "problem", encodeThrown(error))) throw error;
   }
 }

@@ -28,9 +28,8 @@ import { isUnlimited, type Items, type Options, type Tasks } from "./options.ts"
 import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup, statusOf } from "./processes.ts";
 import { deathOf, isEndOfJob, type Program, programOf, resultOf, wordsOf } from "./programs.ts";
 import { refer, type Reference } from "./references.ts";
-import type { Problem, Told } from "./single.ts";
+import type { Told } from "./single.ts";
 import {
-  BROKEN,
   environment,
   parse,
   sleep,
@@ -54,9 +53,9 @@ export type Settings = {
 
 /**
  * What a runner tells of a task. For a list, the detail says how often it is retried; or, if a secret stands
- * for the state, what the pool is to file.
+ * for the state, what the pool is to file. A problem, such as a full disk, ends the run.
  */
-export type Answer = [key: string, state: State, detail: unknown];
+export type Answer = [key: string, state: State | "problem", detail: unknown];
 
 /** A task that a runner has: since when, what will kill it, and what the process of one task got. */
 type Held = { begun?: Date; timer?: Timer; text?: string; secret?: string };
@@ -76,7 +75,6 @@ interface Runner {
   start: Start;
   isEnded: boolean; // it gets no more
   isKilled: boolean;
-  isBroken?: boolean; // it could not file an outcome
   limit?: Timer; // until it must have ended
   killed: Promise<void>;
   hold(key: string, held: Held): void;
@@ -103,12 +101,18 @@ abstract class Pool {
   constructor(readonly options: Options) {}
 
   /** Takes an answer; false if it was none, but something that a task has printed. */
-  abstract answer(runner: Runner, answer: Answer): boolean;
+  abstract answer(runner: Runner, answer: [key: string, state: State, detail: unknown]): boolean;
   /** Takes back what a dead runner has held. */
   abstract lose(runner: Runner, error: Error): void;
   /** Gives tasks to runners, as long as there is room. */
   abstract fill(): void;
   abstract output(runner: Runner, text: string, stream: Stream): void;
+
+  /** Takes an answer, unless it is a problem: that ends the run. */
+  receive(runner: Runner, [key, state, detail]: Answer): boolean {
+    if (state === "problem") throw decode(detail);
+    return this.answer(runner, [key, state, detail]);
+  }
 
   /** Starts a runner. */
   start(access: string[], firstTask: string, isAlone = false): Runner {
@@ -205,7 +209,7 @@ abstract class Pool {
           const answer = stream === "stdout" ? parseAnswer(text.slice(start + 1, end)) : undefined;
           // the answers of a runner that was killed are for nobody
           const isAnswer = answer &&
-            (runner.isKilled || this.try(() => this.answer(runner, answer)) !== false);
+            (runner.isKilled || this.try(() => this.receive(runner, answer)) !== false);
           if (!isAnswer) print(text.slice(start, end + 1), stream);
           text = text.slice(end + 1);
           start = text.indexOf("\x1e");
@@ -223,7 +227,6 @@ abstract class Pool {
     killGroup(process.pid); // what its task has left running
     await within(200, drained); // or longer, if what has left the group holds its output open
     if (isEndOfJob(status) && !runner.isKilled) await sleep(500); // as this process may be to end, too
-    runner.isBroken = status.code === BROKEN && !runner.start.isSingle;
     if (runner === this.spare) [this.spare, this.mayPrepare] = [undefined, false];
     this.remove(runner, () => deathOf("The process of this task", status, printed));
   }
@@ -587,13 +590,9 @@ export class ListPool extends Pool {
     for (const { claim, state, retried } of batch) this.settled(claim, state, retried);
   }
 
-  answer(runner: Runner, [claim, state, detail]: Answer): boolean {
+  answer(runner: Runner, [claim, state, detail]: [string, State, unknown]): boolean {
     const held = runner.held.get(claim);
-    if (held?.secret && held.secret === state) {
-      const told = detail as Told | Problem;
-      if ("problem" in told) throw decode(told.problem); // which ends the run, and puts the task back
-      return this.take(runner, claim, told);
-    }
+    if (held?.secret && held.secret === state) return this.take(runner, claim, detail as Told);
     if (!held || exists(claim)) return false;
     const { id } = locate(claim);
     const isFiled = state === "todo"
@@ -612,8 +611,7 @@ export class ListPool extends Pool {
   lose(runner: Runner, error: Error): void {
     for (const [claim, { begun }] of runner.held) {
       const isOverdue = this.overdue.delete(claim);
-      const isSure = !runner.isKilled && !runner.isBroken && runner.given === 1;
-      const isToBlame = begun && (isOverdue || isSure);
+      const isToBlame = begun && (isOverdue || (!runner.isKilled && runner.given === 1));
       const state = settle(claim);
       if (state !== "running") this.settled(claim, state);
       else if (isToBlame) this.fail(claim, begun, isOverdue ? this.timeout() : error);
@@ -863,7 +861,7 @@ export class MapPool extends Pool {
     this.finished.set(key, [state, value]);
   }
 
-  answer(runner: Runner, [key, state, value]: Answer): boolean {
+  answer(runner: Runner, [key, state, value]: [string, State, unknown]): boolean {
     if (!runner.held.delete(key)) return false;
     this.settled(key, state, value);
     this.change();

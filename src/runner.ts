@@ -7,7 +7,7 @@
 import { Filing, locate, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
-import { all, BROKEN, forgetToJSON, parse, race, stringify, system, writeAll } from "./system.ts";
+import { all, forgetToJSON, parse, race, stringify, system, writeAll } from "./system.ts";
 import { encode, encodeThrown } from "./values.ts";
 
 /** Serves a pool: each line is the path of a claimed task, or a call of a `map`. */
@@ -31,8 +31,8 @@ export async function serve(settings: Settings): Promise<never> {
     }
   };
   const die = (error: unknown): never => {
-    writeAll(system.stderr, `${(error as Error)?.stack ?? error}\n`);
-    system.exit(BROKEN); // neither filed nor answered: the pool knows what to do
+    say([["", "problem", encodeThrown(error)]]); // such as a full disk: nothing is filed
+    system.exit(70);
   };
   const filing = new Filing((batch) => say(batch.map(answerOf)), die);
   const readLine = async () => {

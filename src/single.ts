@@ -33,9 +33,6 @@ export type Told =
   & { begin: number; runtime: number }
   & ({ returnValue: unknown } | { errorValue: unknown });
 
-/** What it tells if it cannot file an outcome that is too long to be told. */
-export type Problem = { problem: unknown };
-
 type Modules = {
   conclude: typeof import("./conclude.ts");
   files: typeof import("./files.ts");

@@ -13,9 +13,6 @@ export type Stream = "stdout" | "stderr";
 /** The first argument of a compiled program that is to be a runner. */
 export const RUNNER = "forrest-runner";
 
-/** With this code a runner exits that can neither file an outcome nor tell it. */
-export const BROKEN = 70;
-
 const { parse: parseText } = JSON;
 /** Captured, as a task may replace it. */
 export const { stringify } = JSON;
