@@ -108,13 +108,14 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   if (url !== system.mainModule) {
     await add(url);
   } else { // the main module is still being evaluated: to import it would wait for ever
+    const code = text.replace(/\/\*.*?\*\/|(?<![:"'`])\/\/.*?$/gms, ""); // without comments
     const addName = (name: string, alias = name) => {
       const end = `${name.replaceAll("$", "\\$")}(?![\\w$])`;
       const declaration = new RegExp(
         `^(\\s*)(.*)\\b(function|class|const|let|var)\\b[\\s*]*${end}`,
         "gm",
       );
-      const declared = [...text.matchAll(declaration)];
+      const declared = [...code.matchAll(declaration)];
       const isInner = ([, space, before]: string[]) =>
         !/^(?:(?:export|default|async|abstract) +)*$/.test(before) ||
         (!before.startsWith("export") && / /.test(space));
@@ -123,7 +124,7 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
       const property =
         `(?<![.\\w$]|(?:const|let|var)\\s+)${end}\\s*:\\s*(?:async\\b|function\\b|\\()`;
       // it may be the other one: then its text is stored
-      if (declared.some(isInner) || (kind === "value" && new RegExp(property).test(text))) return;
+      if (declared.some(isInner) || (kind === "value" && new RegExp(property).test(code))) return;
       found.set(`${kind} ${name}`, `${url}#${alias}`);
     };
     const declaration =
