@@ -5,7 +5,7 @@
  */
 
 import type { Load, Order, Told } from "./single.ts";
-import { forgetToJSON, stringify } from "./system.ts";
+import { forgetToJSON, isOfSystem, stringify } from "./system.ts";
 
 /** Runs those steps of a task that have no results yet; and tells the pool what came of it, or files that. */
 export async function conclude(
@@ -57,6 +57,7 @@ export async function conclude(
     const { state, retried } = record(claim, textOf(claim), outcomeOf(told), retries);
     await tell(claim, state, retried); // if it cannot, the pool finds out when this ends
   } catch (error) {
-    if (!await tell(claim, "problem", encodeThrown(error))) throw error;
+    const isTold = isOfSystem(error) && await tell(claim, "problem", encodeThrown(error));
+    if (!isTold) throw error;
   }
 }

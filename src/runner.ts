@@ -7,7 +7,16 @@
 import { Filing, locate, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
-import { all, forgetToJSON, parse, race, stringify, system, writeAll } from "./system.ts";
+import {
+  all,
+  forgetToJSON,
+  isOfSystem,
+  parse,
+  race,
+  stringify,
+  system,
+  writeAll,
+} from "./system.ts";
 import { encode, encodeThrown } from "./values.ts";
 
 /** Serves a pool: each line is the path of a claimed task, or a call of a `map`. */
@@ -31,8 +40,9 @@ export async function serve(settings: Settings): Promise<never> {
     }
   };
   const die = (error: unknown): never => {
-    say([["", "problem", encodeThrown(error)]]); // such as a full disk: nothing is filed
-    system.exit(70);
+    if (isOfSystem(error)) say([["", "problem", encodeThrown(error)]]); // which ends the run
+    else writeAll(system.stderr, `${(error as Error)?.stack ?? error}\n`);
+    system.exit(70); // neither filed nor answered: the pool knows what to do
   };
   const filing = new Filing((batch) => say(batch.map(answerOf)), die);
   const readLine = async () => {

@@ -74,6 +74,12 @@ export function succeeds(action: () => unknown): boolean {
   }
 }
 
+/** Whether the system refused something, as a full disk does; what a task has broken is no such error. */
+export function isOfSystem(error: unknown): boolean {
+  const { code, message } = Object(error) as { code?: unknown; message?: unknown };
+  return /^E[A-Z]+$/.test(`${code}`) || /^E[A-Z]+: |\(os error \d+\)/.test(`${message}`);
+}
+
 /** Writes all of a text; one call may write less. */
 export function writeAll(file: { writeSync(bytes: Uint8Array): number }, text: string): void {
   const bytes = new TextEncoder().encode(text);
