@@ -100,8 +100,9 @@ export function locate(path: string): { directory: string; state: State; id: str
 
 /** One line for each step and for each other key, so that a person can read and edit it. */
 export function writeTask({ steps, ...others }: Record<string, unknown>): string {
-  const given = Object.entries(others).filter(([, value]) => value !== undefined);
-  const lines = given.map(([key, value]) => `${stringify(key)}: ${stringify(value)}`);
+  const lines = Object.entries(others).map(([key, value]) =>
+    `${stringify(key)}: ${stringify(value)}`
+  );
   const list = Array.isArray(steps) && steps.map((step) => `    ${stringify(step)}`).join(",\n");
   if (steps !== undefined) lines.unshift(`"steps": ${list ? `[\n${list}\n  ]` : stringify(steps)}`);
   return `{\n  ${lines.join(",\n  ")}\n}\n`;
@@ -219,8 +220,8 @@ export function sealOutcome(claim: string, text: string, outcome: Outcome, retri
   const done = hasFailed ? "again" : "done";
   try {
     const seal = "returnValue" in outcome ? done : failed;
-    // whoever puts it back by hand begins anew; the death of a run is no retry
-    task.retried = seal !== "todo" ? undefined : "crashes" in outcome ? task.retried : retried;
+    if (seal !== "todo") delete task.retried; // whoever puts it back by hand begins anew
+    else if (!("crashes" in outcome)) task.retried = retried; // the death of a run is no retry
     return { ...sealText(claim, seal, writeTask(task)), retried };
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // it is too deep to be written again

@@ -61,13 +61,12 @@ export type Items<T> = Iterable<T> | AsyncIterable<T>;
 /** Tasks, one after the other. */
 export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
 
-type Optional = "ids" | "onOutput" | "signal" | "mayStart";
-const optional = ["session", "ids", "onOutput", "signal", "mayStart", "ordered"];
+const optional = ["session", "ids", "onOutput", "signal", "mayStart", "ordered"] as const;
+type Optional = typeof optional[number];
 /** All of them, where only those are left out that have no default. */
 export type Options =
-  & Required<Omit<RunOptions, Optional | "session">>
-  & Pick<RunOptions, Optional>
-  & Omit<MapOptions, "session">
+  & Required<Omit<RunOptions, Optional>>
+  & Pick<RunOptions & MapOptions, Exclude<Optional, "session">>
   & { session?: string }; // the URL of the module
 
 /** The options with their defaults; throws if one is out of range. */
@@ -85,7 +84,9 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     maxCrashes: 3,
     permissions: options.permissions ?? allPermissions(),
   };
-  const unknown = given.find(([name]) => !(name in checked) && !optional.includes(name));
+  const unknown = given.find(([name]) =>
+    !(name in checked) && !optional.includes(name as Optional)
+  );
   if (unknown) throw new TypeError(`There is no option \`${unknown[0]}\``);
   if (options.signal && !(options.signal instanceof AbortSignal)) {
     throw new TypeError("Expected `signal` to be an AbortSignal");

@@ -53,9 +53,12 @@ export type Settings = {
 
 /**
  * What a runner tells of a task. For a list, the detail says how often it is retried; or, if a secret stands
- * for the state, what the pool is to file. A problem, such as a full disk, ends the run.
+ * for the state, what the pool is to file.
  */
-export type Answer = [key: string, state: State | "problem", detail: unknown];
+export type Answer = [key: string, state: State, detail: unknown];
+
+/** What a runner tells if it can file nothing, as on a full disk: an error, which ends the run. */
+export type Problem = [key: string, state: "problem", detail: unknown];
 
 /** A task that a runner has: since when, what will kill it, and what the process of one task got. */
 type Held = { begun?: Date; timer?: Timer; text?: string; secret?: string };
@@ -101,7 +104,7 @@ abstract class Pool {
   constructor(readonly options: Options) {}
 
   /** Takes an answer; false if it was none, but something that a task has printed. */
-  abstract answer(runner: Runner, answer: [key: string, state: State, detail: unknown]): boolean;
+  abstract answer(runner: Runner, answer: Answer): boolean;
   /** Takes back what a dead runner has held. */
   abstract lose(runner: Runner, error: Error): void;
   /** Gives tasks to runners, as long as there is room. */
@@ -109,9 +112,9 @@ abstract class Pool {
   abstract output(runner: Runner, text: string, stream: Stream): void;
 
   /** Takes an answer, unless it is a problem: that ends the run. */
-  receive(runner: Runner, [key, state, detail]: Answer): boolean {
-    if (state === "problem") throw decode(detail);
-    return this.answer(runner, [key, state, detail]);
+  receive(runner: Runner, answer: Answer | Problem): boolean {
+    if (answer[1] === "problem") throw decode(answer[2]);
+    return this.answer(runner, answer);
   }
 
   /** Starts a runner. */
@@ -348,8 +351,7 @@ export class ListPool extends Pool {
   stride = 1; // how many to leave to another run, at most, if it was faster
   again: string[] = []; // to be retried, or put back as their process had to end
   alone = new Set<string>(); // those of them that may have been the cause of that
-  waiting = 0; // retries that are not due yet
-  delays = new Set<Timer>(); // until they are
+  delays = new Set<Timer>(); // of retries that are not due yet
   overdue = new Set<string>();
   finished: string[] = []; // paths
   yielded = 0;
@@ -389,7 +391,7 @@ export class ListPool extends Pool {
         yield readTask(path);
       } else if (this.problem) throw this.problem;
       else if (this.isStopped) return;
-      else if (this.runners.size || this.waiting || this.filing.work) {
+      else if (this.runners.size || this.delays.size || this.filing.work) {
         await new Promise<void>((resolve) => this.wake = resolve);
       } else if (this.failures > maxFailures) {
         const left = `${idsIn(this.directory, "todo").length} tasks are left in \`todo\``;
@@ -590,7 +592,7 @@ export class ListPool extends Pool {
     for (const { claim, state, retried } of batch) this.settled(claim, state, retried);
   }
 
-  answer(runner: Runner, [claim, state, detail]: [string, State, unknown]): boolean {
+  answer(runner: Runner, [claim, state, detail]: Answer): boolean {
     const held = runner.held.get(claim);
     if (held?.secret && held.secret === state) return this.take(runner, claim, detail as Told);
     if (!held || exists(claim)) return false;
@@ -645,10 +647,8 @@ export class ListPool extends Pool {
     this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
     if (state === "todo") {
       const delay = this.options.retryDelay * 1000 * 2 ** (retried - 1);
-      this.waiting++;
       const timer = setTimeout(() => {
         this.delays.delete(timer);
-        this.waiting--;
         this.again.push(id);
         this.change();
       }, delay);
@@ -861,7 +861,7 @@ export class MapPool extends Pool {
     this.finished.set(key, [state, value]);
   }
 
-  answer(runner: Runner, [key, state, value]: [string, State, unknown]): boolean {
+  answer(runner: Runner, [key, state, value]: Answer): boolean {
     if (!runner.held.delete(key)) return false;
     this.settled(key, state, value);
     this.change();
@@ -885,7 +885,7 @@ function stackOf(error: unknown): string {
     : `${error.stack}\nCaused by: ${stackOf(error.cause)}`;
 }
 
-function parseAnswer(text: string): Answer | undefined {
+function parseAnswer(text: string): Answer | Problem | undefined {
   try {
     const answer = parse(text);
     return Array.isArray(answer) ? answer as Answer : undefined;

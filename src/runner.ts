@@ -5,7 +5,7 @@
  */
 
 import { Filing, locate, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
-import type { Answer, Settings } from "./pool.ts";
+import type { Answer, Problem, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
 import {
   all,
@@ -26,7 +26,7 @@ export async function serve(settings: Settings): Promise<never> {
   const [buffer, decoder, directory] = [new Uint8Array(65536), new TextDecoder(), system.cwd()];
   const busy = new Set<Promise<void>>();
   let text = "";
-  const say = (answers: Answer[]) =>
+  const say = (answers: (Answer | Problem)[]) =>
     writeAll(system.stdout, answers.map((answer) => `\x1e${stringify(answer)}\n`).join(""));
   const answerOf = ({ claim, state, retried }: Sealed): Answer => [claim, state, retried];
   const work = async (request: string | { key: string; step: Step }) => {
@@ -57,7 +57,7 @@ export async function serve(settings: Settings): Promise<never> {
     text = parts.join("");
     return true;
   };
-  while (await readLine()) {
+  while (text.includes("\n") || await readLine()) {
     const end = text.indexOf("\n");
     const request = parse(text.slice(0, end));
     text = text.slice(end + 1);

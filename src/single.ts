@@ -56,7 +56,7 @@ export type Host = {
 };
 
 /** Writes to the pool; false if that cannot be done. */
-export type Write = (text: string, host: Host) => boolean | Promise<boolean>;
+type Write = (text: string, host: Host) => boolean | Promise<boolean>;
 
 /** Waits for the line that is the order. */
 function readOnDeno(): string {
