@@ -15,9 +15,11 @@ import { parseArgs } from "deno-std/cli/parse_args.js"; // @std/cli, by its name
 import { command, defer, exec, type RunOptions, type State, type Task, TaskList } from "./mod.ts";
 import { callOf, codeOf, headOfError, programOf, textOfError } from "./src/code.ts";
 import { exists, infoOf, locate, stateOf, states } from "./src/files.ts";
+import { isIgnored } from "./src/processes.ts";
 import type { Step } from "./src/steps.ts";
 import {
   fileUrl,
+  fullPath,
   isBundled,
   parse as parseJson,
   pathOf,
@@ -32,6 +34,7 @@ import {
   duration,
   isSignal,
   isTerminal,
+  nearby,
   paint,
   printable,
   program,
@@ -137,7 +140,8 @@ const commands: Record<string, Command> = {
     usage: ["TASK.json [OUT.json] [options]"],
     brief: "run one task, to debug it or for xargs",
     about: `Run one task and print its value. A task in the \`todo\` of a list is claimed, and
-its outcome is filed in the list; any other stays as it is.`,
+its outcome is filed in the list; any other stays as it is, as does each with
+OUT.json or --raise.`,
     words: [["TASK.json", "the task"], ["OUT.json", "where to write the outcome"]],
     options: [
       { name: "raise", about: "throw what the task throws, here, and change no file" },
@@ -445,7 +449,7 @@ async function printVersion(): Promise<number> {
 
 /** The one list that a command is about. */
 function directoryOf({ words: [directory] }: Input): string {
-  if (directory === undefined) throw new UsageError("DIR, the directory of the list, is missing");
+  if (!directory) throw new UsageError("DIR, the directory of the list, is missing");
   return directory.replace(/(?<=.)\/+$/, "");
 }
 
@@ -521,7 +525,8 @@ async function run(input: Input): Promise<number> {
     write(out, `${summary(counts, done, failed.length, progress.elapsed())}\n`);
   }
   if (failed.length) write("stderr", failures(directory, failed, input));
-  if (stop.reason || (counts.todo && !clock.mayStart())) {
+  const isOver = stop.reason === TIME_IS_OVER || !clock.mayStart();
+  if (isOver ? counts.todo : stop.reason) {
     const reason = stop.reason || TIME_IS_OVER;
     const waiting = `${count(counts.todo, "task")} ${counts.todo === 1 ? "is" : "are"} in \`todo\``;
     write("stderr", `${reason}: nothing runs any more, ${waiting}.\n`);
@@ -543,8 +548,15 @@ function runOptions(input: Input): RunOptions {
     tasksPerProcess: input.number("tasks-per-process"),
     concurrency: input.number("concurrency"),
     permissions: permissions.length ? permissions : undefined,
-    session: input.text("session"),
+    session: sessionOf(input),
   };
+}
+
+/** The session module, which must be there if it is a file. */
+function sessionOf(input: Input): string | undefined {
+  const session = input.text("session");
+  if (!session || /^[a-z][a-z+.-]+:/i.test(session) || exists(session)) return session;
+  throw new UsageError(`\`--session\`: there is no module \`${session}\``);
 }
 
 /** The names that the options of `run()` have here. */
@@ -648,6 +660,7 @@ class Stop {
   }
 
   #listen(name: string, listener: () => void): void {
+    if (isIgnored(name as Deno.Signal)) return;
     try {
       if (!isSignal(name)) throw new TypeError();
       system.addSignalListener(name as Deno.Signal, listener);
@@ -675,15 +688,15 @@ async function execute(input: Input): Promise<number> {
   const [path, output] = input.words;
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
   if (input.is("inspect-brk")) return await debug();
-  const { directory, state, id } = locate(path.includes("/") ? path : `${system.cwd()}/${path}`);
+  const { directory, state, id } = locate(fullPath(path));
   const isRaising = input.is("raise");
   if (state === "todo" && !output && !isRaising && /\.json$/.test(path)) {
-    return await runOne(directory || (path.startsWith("/") ? "/" : "."), id, input);
+    return await runOne(nearby(directory || "/"), id, input);
   }
   if (!exists(path)) throw noTask(path);
   let task;
   try {
-    task = await exec(path, { raise: isRaising, output, session: input.text("session") });
+    task = await exec(path, { raise: isRaising, output, session: sessionOf(input) });
   } catch (error) {
     if (isRaising) throw new Raised("", { cause: error });
     throw error;
@@ -701,7 +714,7 @@ async function runOne(directory: string, id: string, input: Input): Promise<numb
   const tasks = openList(directory, `${directory}/log.txt`);
   const screen = new Screen(false);
   const stop = new Stop(new Clock(), screen);
-  const options = { processes: 1, ids: [id], session: input.text("session"), signal: stop.signal };
+  const options = { processes: 1, ids: [id], session: sessionOf(input), signal: stop.signal };
   const onOutput = (text: string, stream: Stream) => write(stream, text);
   let isMine = false;
   for await (const { state, errorValue, returnValue } of tasks.run({ ...options, onOutput })) {
@@ -767,6 +780,12 @@ async function add(input: Input): Promise<number> {
     throw new UsageError(`\`${directory}\` is no task list, but not empty: choose a new directory`);
   }
   const words = input.words.slice(1);
+  const [surplusOption, owner] = input.rest.length
+    ? ["json", "MODULE#EXPORT"]
+    : ["shell", "-- PROGRAM"];
+  if (input.is(surplusOption)) {
+    throw new UsageError(`\`--${surplusOption}\` is for \`${owner}\` only`);
+  }
   const make = input.rest.length
     ? await programTask(input.rest, input.is("shell"))
     : callTask(words.shift(), input.is("json"));
@@ -798,6 +817,7 @@ async function add(input: Input): Promise<number> {
   await Promise.all(pending);
   const known = answers.known ? `; ${answers.known} there already` : "";
   write("stdout", `${count(answers.added, "task")} added to \`${directory}\`${known}\n`);
+  if (!answers.added && !answers.known) return 0;
   write("stderr", `To run what waits:  ${program()} run ${quote(directory)}\n`);
   return 0;
 }
@@ -809,7 +829,8 @@ async function schedule(
   key: unknown,
   task: ReturnType<typeof defer>,
 ): Promise<boolean> {
-  const name = line.replace(/[^\w.,=@+-]+/g, "_").replace(/^[._-]+/, "").slice(0, 60);
+  const readable = line.replace(/[^\w.,=@+-]+/g, "_").replaceAll(".json@", ".json_");
+  const name = readable.replace(/^[._-]+/, "").slice(0, 60);
   const bytes = new TextEncoder().encode(JSON.stringify(key));
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes), 0, 6).toHex();
   const { scheduled } = await tasks.schedule(task, { id: name ? `${name}-${digest}` : digest });
@@ -869,14 +890,26 @@ async function programTask(words: string[], isShell: boolean): Promise<MakeTask>
   };
 }
 
-async function* linesOf(file: string, fatal = true): AsyncGenerator<string, void, void> {
-  const decoder = new TextDecoder("utf-8", { fatal });
+/** The lines of a file; throws if one is not in UTF-8, or else reads what is wrong in it as U+FFFD. */
+async function* linesOf(file: string, isStrict = true): AsyncGenerator<string, void, void> {
+  const decoder = new TextDecoder("utf-8", { fatal: isStrict });
   const source = file === "-" ? system.stdin : system.openSync(file);
   const buffer = new Uint8Array(65536);
+  let number = 1;
   let rest = "";
-  for (let length; (length = await source.read(buffer));) {
-    const lines = (rest + decoder.decode(buffer.subarray(0, length), { stream: true })).split("\n");
+  for (let isEnd = false; !isEnd;) {
+    const length = await source.read(buffer);
+    isEnd = !length;
+    const chunk = buffer.subarray(0, length ?? 0);
+    try {
+      rest += decoder.decode(chunk, { stream: !isEnd });
+    } catch {
+      const [before] = new TextDecoder().decode(chunk).split("\ufffd");
+      throw new UsageError(`Line ${number + before.split("\n").length - 1} is not in UTF-8`);
+    }
+    const lines = rest.split("\n");
     rest = lines.pop()!;
+    number += lines.length;
     yield* lines;
   }
   if (rest) yield rest;
@@ -1060,7 +1093,10 @@ const TIME = "2026-11-20T20:00:00.000Z ".length; // at the beginning of each lin
 
 /** Whether a line of a log is about a task; a process that holds several prints for all of them. */
 function isAbout(line: string, id: string): boolean {
-  if (line.startsWith(`${id} `, TIME)) return true;
+  // after the id: what was printed, or what has happened; the id of another task may begin with this one
+  if (line.startsWith(`${id} `, TIME)) {
+    return /^(\||is |has |\s)/.test(line.slice(TIME + id.length + 1));
+  }
   const [ids, ...printed] = line.slice(TIME).split(" | ");
   return printed.length > 0 && ids.split(",").includes(id);
 }

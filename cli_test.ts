@@ -6,6 +6,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync } from "node:fs";
 import { readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -163,6 +164,7 @@ function suite(): void {
       [["run", "list", "-j0"], /Expected `--processes` to be a whole number from 1 up, got `0`/],
       [["run", "list", "--retries", "1.5"], /Expected `--retries` to be a whole number/],
       [["run", "list", "--stop-signal", "LUNCH"], /there is no signal `SIGLUNCH` to wait for/],
+      [["run", "list", "--stop-signal", "KILL"], /there is no signal `SIGKILL` to wait for/],
     ];
     for (const [words, message] of cases) {
       const { code, stderr } = list.forrest(...words);
@@ -439,6 +441,68 @@ function suite(): void {
     assert.equal(list.count("todo"), 1);
   });
 
+  test("`run` refuses a session module that is not there, and nothing is run", () => {
+    using list = temporary();
+    list.add("double", "1");
+    const { code, stderr } = list.forrest("run", "list", "-s", "nowhere.ts");
+    assert.match(stderr, /`--session`: there is no module `nowhere.ts`/);
+    assert.deepEqual([code, list.count("todo")], [2, 1]);
+  });
+
+  test("`run` that nothing is left for ends well, whatever the time is", () => {
+    using list = temporary();
+    list.add("double", "1");
+    list.forrest("run", "list");
+    const { code, stdout, stderr } = list.forrest("run", "list", "--time-left", "0");
+    assert.deepEqual([code, stderr], [0, ""]);
+    assert.match(stdout, /Nothing to do/);
+  });
+
+  test("`run` under nohup goes on after SIGHUP", async () => {
+    using list = temporary();
+    list.add("nap", "1.5");
+    const command = `trap "" HUP; exec ${list.command} run list > out`;
+    list.write("nohup.sh", command);
+    const child = spawn("sh", ["nohup.sh"], { cwd: list.file("."), env: environment() });
+    const ended = new Promise((resolve) => child.on("close", resolve));
+    await list.until(() => list.count("running") === 1);
+    process.kill(child.pid!, "SIGHUP");
+    assert.equal(await ended, 0);
+    assert.match(list.read("out"), /1 done, 0 failed/);
+  });
+
+  test("the line of a program that failed says what it last printed", () => {
+    using list = temporary();
+    const words = Array.from({ length: 60 }, (_, i) => `word${i}`);
+    list.forrestWith(
+      "1\n",
+      "add",
+      "list",
+      "--",
+      "sh",
+      "-c",
+      "echo first; echo it broke; exit 3",
+      ...words,
+    );
+    const { stdout } = list.forrest("run", "list");
+    assert.match(
+      stdout,
+      /^fail .* Error: `sh -c .*…` exited with code 3. It last printed: it broke$/m,
+    );
+  });
+
+  test("`FORREST_LEASE` must be a number of seconds", () => {
+    using list = temporary();
+    for (const lease of ["abc", "-5"]) {
+      const { code, stderr } = list.shell(`FORREST_LEASE=${lease} ${list.command} status list`);
+      assert.match(
+        stderr,
+        new RegExp(`Expected \`FORREST_LEASE\` to be a number.*, got \`${lease}\``),
+      );
+      assert.notEqual(code, 0);
+    }
+  });
+
   // ------------------------------------------------------------------------------------- exec
 
   test("`exec` runs a task, prints its value, and changes no file", () => {
@@ -586,6 +650,21 @@ function suite(): void {
     assert.deepEqual([list.count("done"), list.count("fail")], [2, 2]);
   });
 
+  test("`exec` files a task of a list, however its path is written", () => {
+    using list = temporary();
+    list.add("double", "1", "2", "3", "4");
+    const [a, b, c, d] = list.ids("todo");
+    const path = list.file("list/todo");
+    const lines = [
+      `cd list/todo && ${list.command} exec ./${a}.json`,
+      `${list.command} exec list/todo//${b}.json`,
+      `${list.command} exec ./list/../list/todo/${c}.json`,
+      `${list.command} exec ${path}/./${d}.json`,
+    ];
+    for (const line of lines) assert.deepEqual(list.shell(line).stderr, "");
+    assert.equal(list.count("done"), 4);
+  });
+
   // -------------------------------------------------------------------------------------- add
 
   test("`add` makes a task of each line; adding twice adds once, and what is new", () => {
@@ -707,6 +786,31 @@ function suite(): void {
     assert.match(stdout, /"IT'S; \* ~\\n"/);
     assert.match(stdout, /"~\\n"/, "no home directory");
     assert.match(stdout, /"first last\\n"/);
+  });
+
+  test("`add` takes lines that look like files of ours, and names one that is not UTF-8", () => {
+    using list = temporary();
+    assert.equal(list.add("double", "icon.json@2x", "1").code, 0);
+    assert.equal(list.count("todo"), 2);
+    writeFileSync(
+      list.file("bytes"),
+      Uint8Array.from([...Array(70_000).fill(10), 65, 10, 97, 0xc3]),
+    );
+    const { code, stderr } = list.forrest("add", "other", "./tasks.ts#double", "bytes");
+    assert.match(stderr, /Line 70002 is not in UTF-8/);
+    assert.equal(code, 2);
+  });
+
+  test("`add` refuses an option that does not fit what is added, and an empty name", () => {
+    using list = temporary();
+    const json = list.forrestWith("1\n", "add", "list", "--json", "--", "echo");
+    assert.match(json.stderr, /`--json` is for `MODULE#EXPORT` only/);
+    const shell = list.forrestWith("1\n", "add", "list", "tasks.ts#double", "--shell");
+    assert.match(shell.stderr, /`--shell` is for `-- PROGRAM` only/);
+    const empty = list.forrestWith("1\n", "add", "", "tasks.ts#double");
+    assert.match(empty.stderr, /DIR, the directory of the list, is missing/);
+    assert.deepEqual([json.code, shell.code, empty.code], [2, 2, 2]);
+    assert.deepEqual(readdirSync(list.file(".")), ["tasks.ts"]);
   });
 
   // ---------------------------------------------------------------------------------- looking
@@ -875,6 +979,49 @@ function suite(): void {
     }
   });
 
+  test("`list` and `show` show tasks that are none", () => {
+    using list = temporary();
+    list.add("double", "1");
+    const steps = { null: [null], args: [{ call: "Math.sqrt", args: 5 }], number: [7] };
+    for (const [id, value] of Object.entries(steps)) {
+      list.write(`list/todo/${id}.json`, JSON.stringify({ steps: value }));
+    }
+    const { code, stdout, stderr } = list.forrest("list", "list");
+    assert.deepEqual([code, stderr, stdout.trim().split("\n").length], [0, "", 4]);
+    assert.match(stdout, /args .*\{ call: "Math.sqrt", args: 5 \}/);
+    list.forrest("run", "list");
+    for (const id of Object.keys(steps)) {
+      const shown = list.forrest("show", "list", id);
+      assert.deepEqual([shown.code, shown.stderr], [0, ""]);
+      assert.match(shown.stdout, /TypeError: Cannot run the task/);
+    }
+  });
+
+  test("`logs` tells ids apart of which one begins with the other", () => {
+    using list = temporary();
+    list.add("talk", "one");
+    const [id] = list.ids("todo");
+    renameSync(list.file(`list/todo/${id}.json`), list.file("list/todo/a.json"));
+    list.add("talk", "two");
+    renameSync(
+      list.file(`list/todo/${list.ids("todo").find((i) => i !== "a")}.json`),
+      list.file("list/todo/a b.json"),
+    );
+    list.forrest("run", "list", "-j1");
+    assert.match(list.forrest("logs", "list", "a").stdout, /said one/);
+    assert.doesNotMatch(list.forrest("logs", "list", "a").stdout, /two|a b/);
+    assert.match(list.forrest("logs", "list", "a b").stdout, /said two/);
+  });
+
+  test("`show` prints typed arrays as code that makes them", () => {
+    using list = temporary();
+    const value = { $float64array: Buffer.from(Float64Array.of(1.5, 2).buffer).toString("base64") };
+    list.write("list/todo/a.json", JSON.stringify({ steps: [{ value }] }));
+    const { stdout } = list.forrest("show", "list/todo/a.json");
+    const code = /new Float64Array\(.*\)/.exec(stdout)![0];
+    assert.deepEqual(new Function(`return ${code}`)(), Float64Array.of(1.5, 2));
+  });
+
   // --------------------------------------------------------------------------------- changing
 
   test("`retry` moves failed tasks back: all, or those named", () => {
@@ -985,9 +1132,11 @@ function suite(): void {
     await list.until(() => /runs for [2-9]/.test(screen.text()));
     screen.resize(50);
     await list.until(() => {
-      const text = screen.text(); // of one moment: the terminal wraps the line before forrest hears of it
-      const isOneLine = text.match(/1\/2 done/g)?.length === 1 && /^█+░* 1\/2 done.*$/m.test(text);
-      return isOneLine && !/runs for/.test(text) && /^said this$/m.test(text);
+      const text = screen.text().trimEnd(); // of one moment: the terminal wraps the line before forrest hears of it
+      const times = text.match(/1\/2 done/g)?.length ?? 0; // what was drawn meanwhile may remain above it, once
+      const isOneLine = times > 0 && times <= 2 && /(^|\n)█+░* 1\/2 done[^\n]*$/.test(text);
+      const last = text.split("\n").at(-1)!;
+      return isOneLine && last.length < 50 && !/runs for/.test(last) && /^said this$/m.test(text);
     });
     screen.type("C-c");
   });

@@ -23,7 +23,7 @@
  */
 
 import "./src/bundled.ts";
-import { idsIn, newId, newOwner, recover } from "./src/claims.ts";
+import { checkId, idsIn, newId, newOwner, recover } from "./src/claims.ts";
 import {
   ASIDE,
   exists,
@@ -48,12 +48,22 @@ import {
   type RunOptions,
   type Tasks,
   withDefaults,
+  withMapDefaults,
 } from "./src/options.ts";
+import { reportAtEnd } from "./src/processes.ts";
 import type { CommandOptions } from "./src/programs.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
-import { refer, see } from "./src/references.ts";
+import { nameOfGlobal, refer, see } from "./src/references.ts";
 import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
-import { fileUrl, pathOf, type Stream, system, Watched, writeAll } from "./src/system.ts";
+import {
+  fileUrl,
+  fullPath,
+  type Stream,
+  succeeds,
+  system,
+  Watched,
+  writeAll,
+} from "./src/system.ts";
 import { type Callable, encode, type Path } from "./src/values.ts";
 
 export { MARK, readTask };
@@ -197,7 +207,7 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
  */
 export async function evaluate<T>(task: Deferred<T> | T): Promise<T> {
   const [steps, functions] = build(task);
-  for (const { into, key, call } of functions) into[key] = call;
+  for (const { into, key, call } of functions) into[key] = nameOfGlobal(call) ?? call;
   return await runSteps(steps) as T;
 }
 
@@ -227,11 +237,9 @@ function build(task: unknown): [Step[], Place[]] {
       continue;
     }
     into.call = undefined; // so that it comes first in the file
-    if (typeof call === "function") {
-      functions.push({ into, key: "call", call: call as Callable });
-    } else {into.call = typeof call === "string" || call instanceof URL
-        ? `${call}`
-        : link(call as Part);}
+    const isName = typeof call === "string" || call instanceof URL;
+    if (typeof call === "function") functions.push({ into, key: "call", call: call as Callable });
+    else into.call = isName ? `${call}` : link(call as Part);
     into.args = args.map((item, index) => encode(item, `args[${index}]`, leaf));
   }
   const steps = [...stored.keys()].sort((a, b) => a.order - b.order);
@@ -252,7 +260,7 @@ export interface ListOptions {
   postClean?: boolean;
   /** If the directory exists, skip every `schedule()`: `run()` does what is left. @default {false} */
   noScheduleIfExist?: boolean;
-  /** Let `schedule()` move a failed task that has the given id back to `todo`. @default {false} */
+  /** Let `schedule()` replace a failed task that has the given id. @default {false} */
   retryFailed?: boolean;
   /** A file for all output of tasks and a line for each event, in place of the terminal. */
   logFile?: string;
@@ -298,14 +306,13 @@ export class TaskList<T = unknown> {
   #skip: boolean;
   #pending = new Set<Promise<unknown>>();
   #failed: Watched<Scheduled>[] = [];
-  #queue: { id: string; text: string; done: (answer: () => boolean) => void }[] = [];
+  #queue: { id: string; text: string; done: (isNew: Promise<boolean>) => void }[] = [];
   #writing?: Promise<void>;
 
   /** Makes the directory, or takes the one that is there. */
   constructor(directory: string | URL, options: ListOptions = {}) {
     refuseWhileImporting();
-    const name = `${directory}`.replace(/^(?!file:)(?=[^/\\]{2,}:)/, "./"); // no other URL is a directory
-    this.directory = pathOf(fileUrl(name)).replace(/(?<=.)\/$/, "");
+    this.directory = fullPath(directory).replace(/(?<=.)\/$/, "");
     this.#options = options;
     const present = exists(this.directory);
     if (present && !options.existOk && !options.noScheduleIfExist) {
@@ -336,7 +343,10 @@ export class TaskList<T = unknown> {
     options: { metadata?: unknown; id?: string } = {},
   ): Promise<Scheduled> {
     const scheduled = new Watched<Scheduled>((done) => done(this.#schedule(task, options)));
-    const failed = () => void this.#failed.push(scheduled);
+    const failed = (error: unknown) => {
+      this.#failed.push(scheduled);
+      reportAtEnd(error, () => this.#failed.includes(scheduled) && !scheduled.seen);
+    };
     const settled = Promise.prototype.then.call(scheduled, () => {}, failed); // which is not to see it
     this.#pending.add(settled);
     settled.then(() => this.#pending.delete(settled));
@@ -345,50 +355,27 @@ export class TaskList<T = unknown> {
 
   async #schedule(task: unknown, options: { metadata?: unknown; id?: string }): Promise<Scheduled> {
     const { metadata, id = newId() } = options;
-    if (
-      typeof id !== "string" || new TextEncoder().encode(id).length > 150 ||
-      !/^[^./\\\0][^/\\\0]*$/.test(id) ||
-      id.includes(".json@")
-    ) {
-      const rule = "a file name of up to 150 bytes that does not begin with a dot";
-      throw new TypeError(`Cannot use \`${id}\` as an id: it must be ${rule}`);
-    }
+    checkId(id);
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
     const name = async ({ into, key, call }: Place) => into[key] = await refer(call);
     await Promise.all(functions.map(name));
     const text = writeTask({ steps, ...stored });
-    const answer = await new Promise<() => boolean>((done) => {
+    const scheduled = await new Promise<boolean>((done) => {
       this.#queue.push({ id, text, done });
       this.#writing ??= this.#write();
     });
-    return { id, scheduled: answer() };
+    return { id, scheduled };
   }
 
   /** Writes what was scheduled, many files at once, and syncs the folder once for all of them. */
   async #write(): Promise<void> {
     for (let batch; (batch = this.#queue.splice(0, 64)).length;) {
-      const writes = batch.map(async ({ id, text }) => {
-        try {
-          const isNew = await this.#publish(id, text);
-          return () => isNew;
-        } catch (error) {
-          return () => {
-            throw error;
-          };
-        }
-      });
-      const answers = await Promise.all(writes);
-      let synced = (answer: () => boolean) => answer();
-      try {
-        syncFolder(`${this.directory}/todo`);
-      } catch (error) {
-        synced = () => {
-          throw error;
-        };
-      }
-      batch.forEach(({ done }, index) => done(() => synced(answers[index])));
+      const writes = batch.map(({ id, text }) => this.#publish(id, text));
+      await Promise.allSettled(writes);
+      const synced = Promise.try(() => syncFolder(`${this.directory}/todo`));
+      batch.forEach(({ done }, index) => done(synced.then(() => writes[index])));
     }
     this.#writing = undefined;
   }
@@ -400,9 +387,12 @@ export class TaskList<T = unknown> {
       writeAll(file, text);
       await file.sync();
       const state = stateOf(this.directory, id);
-      if (!state) system.renameSync(aside, `${this.directory}/todo/${id}.json`);
+      const failed = `${this.directory}/fail/${id}.json`;
+      const isAgain = state === "fail" && !!this.#options.retryFailed;
+      if (isAgain && move(aside, failed)) remove(`${failed}.original`); // at no time it is in two places
+      if (!state || isAgain) move(isAgain ? failed : aside, `${this.directory}/todo/${id}.json`);
       else remove(aside);
-      return !state || (state === "fail" && !!this.#options.retryFailed && this.#retry(id));
+      return !state || isAgain;
     } catch (error) {
       remove(aside);
       throw error;
@@ -420,16 +410,25 @@ export class TaskList<T = unknown> {
    */
   run(options: RunOptions = {}): Run<T> {
     const progress: { total?: number } = {};
-    const count = () => this.#pending.size + idsIn(this.directory, "todo").length;
+    const count = () =>
+      options.ids?.length ?? this.#pending.size + idsIn(this.directory, "todo").length;
     const run = this.#run(withDefaults(options), progress);
     return Object.defineProperty(run, "total", { get: () => progress.total ??= count() }) as Run<T>;
   }
 
   async *#run(options: Options, progress: { total?: number }): Tasks<T> {
+    await this.#arrived();
+    const { ListPool } = await import("./src/pool.ts"); // late, as the process of a task needs none
+    const { logFile } = this.#options;
+    const pool = new ListPool(this.directory, options, logFile, progress, this.#pending);
+    yield* pool.run() as Tasks<T>;
+    await this.#arrived();
+  }
+
+  /** Waits for what is being scheduled, and throws an error of it that nobody has seen. */
+  async #arrived(): Promise<void> {
     await Promise.allSettled(this.#pending);
     await this.#failed.splice(0).find(({ seen }) => !seen);
-    const { ListPool } = await import("./src/pool.ts"); // late, as the process of a task needs none
-    yield* new ListPool(this.directory, options, this.#options.logFile, progress).run() as Tasks<T>;
   }
 
   async *#tasks(state: State): Tasks<T> {
@@ -447,31 +446,36 @@ export class TaskList<T = unknown> {
   }
 
   /** Moves failed tasks back to `todo`: all, those with the given ids, or those that `which` is for. */
-  async retry(which: string[] | ((task: Task<T>) => boolean) = () => true): Promise<number> {
+  async retry(which?: string[] | ((task: Task<T>) => boolean)): Promise<number> {
+    await Promise.allSettled(this.#pending);
+    const ids = new Set(Array.isArray(which) ? which : idsIn(this.directory, "fail"));
     let moved = 0;
-    for await (const task of this.failTasks()) {
-      const isWanted = Array.isArray(which) ? which.includes(task.id) : which(task);
-      if (isWanted && this.#retry(task.id)) moved++;
+    for (const id of ids) {
+      const file = `${this.directory}/fail/${id}.json`;
+      if (typeof which === "function" && !which(readTask(file) as Task<T>)) continue;
+      const original = `${file}.original`; // which may have been repaired
+      if (infoOf(original)?.isFile) move(original, file);
+      if (move(file, `${this.directory}/todo/${id}.json`)) moved++;
     }
-    return moved;
-  }
-
-  #retry(id: string): boolean {
-    const original = `${this.directory}/fail/${id}.json.original`; // which may have been repaired
-    if (infoOf(original)?.isFile) move(original, `${this.directory}/fail/${id}.json`);
-    const moved = move(`${this.directory}/fail/${id}.json`, `${this.directory}/todo/${id}.json`);
     if (moved) syncFolder(`${this.directory}/todo`);
     return moved;
   }
 
-  /** Removes the tasks that wait, are done or have failed: all of them by default. */
-  clean({ todo = true, done = true, fail = true } = {}): void {
-    if (todo) recover(this.directory, newOwner(), Infinity);
-    for (const [state, isChosen] of Object.entries({ todo, done, fail })) {
+  /** Removes tasks: all, or those of the states that are `true`, or all but those that are `false`. */
+  clean(which: { todo?: boolean; done?: boolean; fail?: boolean } = {}): void {
+    const removable = ["todo", "done", "fail"] as const;
+    const unknown = Object.keys(which).find((state) => !removable.includes(state as "todo"));
+    if (unknown) {
+      throw new TypeError(`Cannot clean \`${unknown}\`: there are ${removable.join(", ")}`);
+    }
+    const isChosen = (state: "todo" | "done" | "fail") =>
+      which[state] ?? !Object.values(which).includes(true);
+    if (isChosen("todo")) recover(this.directory, newOwner(), Infinity);
+    for (const state of removable.filter(isChosen)) {
       const folder = `${this.directory}/${state}`;
-      for (const { name } of isChosen ? [...system.readDirSync(folder)] : []) {
+      for (const { name } of [...system.readDirSync(folder)]) {
         if (!/\.json(\.original)?$/.test(name)) continue;
-        system.removeSync(`${folder}/${name}`, { recursive: true });
+        succeeds(() => system.removeSync(`${folder}/${name}`, { recursive: true })); // or it has moved on
       }
     }
   }
@@ -536,7 +540,7 @@ export function map<R>(
     throw new TypeError(`There is nothing to map: ${rest[0]} cannot be iterated`);
   }
   const given = rest.find((item) => !isSource(item)) as MapOptions;
-  const options = withDefaults({ ...given, tasksPerProcess: Infinity }, 0);
+  const options = withMapDefaults(given);
   see(call);
   return (async function* () {
     const { MapPool } = await import("./src/pool.ts"); // late, as the process of a call needs none
@@ -588,7 +592,7 @@ export interface ExecOptions {
  * ```
  */
 export async function exec(path: string, options: ExecOptions = {}): Promise<Task> {
-  const file = pathOf(fileUrl(path));
+  const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
   const { id, state } = locate(file);
   const text = system.readTextFileSync(file);

@@ -7,8 +7,16 @@
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
-import { realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { closeSync, cpSync, existsSync, mkdirSync, mkdtempSync, openSync } from "node:fs";
+import {
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import * as nodeModule from "node:module";
 import type { AddressInfo } from "node:net";
@@ -448,6 +456,19 @@ test("evaluate() gives the very values that functions return", async () => {
   assert.equal(await evaluate(defer(() => made)), made);
 });
 
+test("a function in deferred data is passed on as a function", async () => {
+  const task = defer(fixture.apply, defer({ f: Math.sqrt }).f as never, 16);
+  assert.equal(await evaluate(task), 4);
+  assert.equal(await resultOf(task), 4);
+  assert.equal(await resultOf(defer({ f: add }).f(1, 2)), 3);
+});
+
+test("evaluate() calls a method of a global on its owner, as a run does", async () => {
+  const task = defer(Promise.all, [1, 2]);
+  assert.deepEqual(await evaluate(task), [1, 2]);
+  assert.deepEqual(await resultOf(task), [1, 2]);
+});
+
 // -------------------------------------------------------------------------------------------- types
 
 /** Is never called: it only has to compile, or not to. */
@@ -754,6 +775,32 @@ test("a result that cannot be stored fails its task with the path to it", async 
   assert.match(callback.errorValue.message, /`returnValue\.callback` is a function/);
 });
 
+test("the path to what cannot be stored leaves out what could not be stored before", async () => {
+  const error = Object.assign(new Error("broken"), { deep: { map: new WeakMap() } });
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const scheduled = tasks.schedule(defer(identity, { error, socket: new WeakMap() } as unknown));
+  await assert.rejects(scheduled, /`args\[0\]\.socket` is a WeakMap/);
+});
+
+test("what has no text can be thrown, and an error may have a property without one", async () => {
+  const odd = () => Object.assign(Object.create(null), { code: 5, retry() {} });
+  const { errorValue: bare } = await outcomeOf(defer(() => {
+    throw Object.assign(Object.create(null), { code: 5, retry() {} });
+  }));
+  assert.equal(bare, "[object Object]");
+  const { errorValue } = await outcomeOf(defer(fixture.throwOdd));
+  assert.ok(errorValue instanceof RangeError, `${errorValue}`);
+  assert.equal((errorValue as Error & { odd: unknown }).odd, "[object Object]");
+  assert.throws(() => `${odd()}`);
+});
+
+test("an own property of an error may look like a stored function", async () => {
+  const error = Object.assign(new Error("odd"), { $function: "Math.sqrt", $object: { a: 1 } });
+  const back = await resultOf(defer(identity, error)) as typeof error;
+  assert.equal(back.$function, "Math.sqrt");
+});
+
 // --------------------------------------------------------------------------------- stored functions
 
 test("a function is stored as a global, as an export, or as its text", async () => {
@@ -916,6 +963,39 @@ test("a function that is no export of its module gives an error that lists what 
 test("a module that is not there gives an error with its name", async () => {
   const task = await outcomeOf(defer(new URL("./testdata/lost.ts#run", import.meta.url)));
   assert.match((task.errorValue as Error).message, /lost\.ts/);
+});
+
+test("a function that another module hides is not taken for an export with its name", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { handlers } from "./handlers.ts";
+     const LABEL = "main " + "crop ";
+     export const crop = (x: number): string => LABEL + "of " + "main " + x;
+     if (import.meta.main) {
+       for (const task of [defer(handlers.crop, 1), defer(crop, 2)]) {
+         const tasks = new TaskList("list", { existOk: true });
+         tasks.schedule(task);
+         for await (const { returnValue, errorValue } of tasks.run()) console.log(returnValue ?? errorValue);
+       }
+     }`,
+    { "handlers.ts": `export const handlers = { crop: (x: number) => "handlers.crop " + x };` },
+  );
+  assert.equal(stderr, "");
+  assert.deepEqual(stdout.trim().split("\n"), ["handlers.crop 1", "main crop of main 2"]);
+});
+
+test("several imports may stand in one line", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `/* one line */ import { defer, TaskList } from "${module}"; import { seven } from "./seven.ts";
+     const tasks = new TaskList("list");
+     tasks.schedule(defer(seven));
+     for await (const { returnValue, errorValue } of tasks.run()) console.log(returnValue ?? errorValue);`,
+    { "seven.ts": "const digits = [7];\nexport const seven = () => digits[0];" },
+  );
+  assert.deepEqual([stdout, stderr], ["7\n", ""]);
 });
 
 // --------------------------------------------------------------------------- where task modules live
@@ -1165,6 +1245,23 @@ test("a list without `postClean` is kept when it is disposed", async () => {
   assert.equal(readdirSync(folder.file("list/todo")).length, 1);
 });
 
+test("clean() removes what is asked for, and nothing if it does not know that", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  await tasks.schedule(1);
+  await Array.fromAsync(tasks.run({ processes: 1 }));
+  await tasks.schedule(2);
+  tasks.clean({ done: true });
+  assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
+  assert.throws(() => tasks.clean({ dnoe: true } as never), /TypeError|Cannot clean `dnoe`/);
+  assert.equal(tasks.count().todo, 1);
+});
+
+test("a list must have a name", () => {
+  assert.throws(() => new TaskList(""), /Cannot use `` as a path/);
+  assert.throws(() => new TaskList(undefined as never), /Cannot use `undefined` as a path/);
+});
+
 // ---------------------------------------------------------------------------------------- scheduling
 
 test("schedule() resolves when the file is on disk", async () => {
@@ -1344,6 +1441,56 @@ test("the same script run a second time does only what is not done yet", () => {
   } finally {
     delete process.env.REPAIRED;
   }
+});
+
+test("`retryFailed` runs the task as it is scheduled now", async () => {
+  using folder = temporary();
+  const options = { existOk: true, preClean: false, retryFailed: true };
+  const first = new TaskList(folder.file("list"), options);
+  await first.schedule(defer(fixture.throwDetailed, "htp://x"), { id: "page", metadata: 1 });
+  await Array.fromAsync(first.run({ processes: 1 }));
+  assert.equal(first.count().fail, 1);
+  const second = new TaskList(folder.file("list"), options);
+  const { scheduled } = await second.schedule(defer(identity, "http://x"), { id: "page" });
+  assert.equal(scheduled, true);
+  assert.deepEqual(second.count(), { todo: 1, running: 0, done: 0, fail: 0 });
+  const [task] = await Array.fromAsync(second.run({ processes: 1 }));
+  assert.deepEqual([task.returnValue, task.metadata], ["http://x", undefined]);
+  assert.deepEqual(second.count(), { todo: 0, running: 0, done: 1, fail: 0 });
+});
+
+test("a `schedule()` that fails is reported at the end, if nobody has seen it", () => {
+  using folder = temporary();
+  const text = (rest: string) =>
+    `const tasks = new TaskList("list" + Math.random());
+     const scheduled = tasks.schedule(new WeakMap());
+     tasks.schedule(1);
+     ${rest}`;
+  const unseen = runProgram(folder, text(""));
+  assert.equal(unseen.code, 1);
+  assert.match(unseen.stderr, /^Uncaught in `schedule\(\)`: TypeError: `value` is a WeakMap/);
+  const seen = runProgram(folder, text("await scheduled.catch(() => {});"));
+  assert.deepEqual(seen, { code: 0, stdout: "", stderr: "" });
+});
+
+test("what is scheduled while a run ends belongs to it, and so does what goes wrong there", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(0);
+  const seen: unknown[] = [];
+  const crawl = async (last: unknown) => {
+    for await (const { returnValue } of tasks.run({ processes: 2 })) {
+      seen.push(returnValue);
+      if (seen.length < 8) tasks.schedule(seen.length);
+      if (seen.length === 8) tasks.schedule(last);
+    }
+  };
+  await crawl(8);
+  assert.deepEqual(seen, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+  seen.splice(0);
+  tasks.schedule(0);
+  await assert.rejects(crawl(new WeakMap()), /WeakMap and cannot be stored/);
+  assert.equal(seen.length, 8);
 });
 
 // ------------------------------------------------------------------------------------------- running
@@ -2266,6 +2413,211 @@ test("two runs share one list, and each task runs once", async () => {
   assert.equal(folder.lines("trace").length, 12);
 });
 
+test("`Infinity` means without end for each option of a run with kept processes", async () => {
+  using folder = temporary();
+  const file = folder.file("attempts");
+  const options = { retries: Infinity, tasksPerProcess: 2, processes: 1 };
+  assert.equal(await resultOf(defer(fixture.failAtFirst, file, 4), options), 5);
+  mkdirSync(folder.file("meeting"));
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 5; i++) tasks.schedule(defer(fixture.meet, folder.file("meeting"), 5));
+  const pids = await Array.fromAsync(
+    tasks.run({ processes: 1, concurrency: Infinity, autokill: 20 }),
+    ({ returnValue }) => returnValue,
+  );
+  assert.equal(new Set(pids).size, 1);
+  assert.equal(typeof pids[0], "number");
+});
+
+test("what a helper of a task prints does not tear the answer of the task", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 12; i++) tasks.schedule(defer(fixture.returnAmidNoise, 40_000));
+  const lengths: unknown[] = [];
+  for await (const { returnValue, errorValue } of tasks.run({ processes: 2, onOutput() {} })) {
+    lengths.push((returnValue as string)?.length ?? errorValue);
+  }
+  assert.deepEqual(lengths, Array(12).fill(40_000));
+});
+
+test("kept processes are given no more than may still fail", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 500; i++) tasks.schedule(i);
+  for (let i = 0; i < 100; i++) tasks.schedule(defer(fixture.throwDetailed, `failure ${i}`));
+  const options = { processes: 2, tasksPerProcess: Infinity, maxFailures: 2 };
+  await assert.rejects(Array.fromAsync(tasks.run(options)), /Stopped after .*`maxFailures/);
+  const { done, fail } = tasks.count();
+  assert.equal(done, 500);
+  assert.ok(fail > 2 && fail <= 2 + 2 * 3, `${fail} in fail`);
+});
+
+test("the last tasks are shared among kept processes, though those before were quick", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 2000; i++) tasks.schedule(i);
+  for (let i = 0; i < 16; i++) tasks.schedule(defer(fixture.sleepAndTell, 100));
+  const pids: unknown[] = [];
+  for await (const { returnValue } of tasks.run({ processes: 2, tasksPerProcess: Infinity })) {
+    if (typeof returnValue === "string") pids.push(returnValue);
+  }
+  const [most] = [...Map.groupBy(pids, (pid) => pid).values()].sort((a, b) => b.length - a.length);
+  assert.ok(
+    pids.length === 16 && most.length <= 11,
+    `${most.length} of ${pids.length} in one process`,
+  );
+});
+
+test("a retry that is due in a month is not due now", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(defer(fixture.failAtFirst, folder.file("attempts"), 1));
+  const controller = new AbortController();
+  const { signal } = controller;
+  const options = { processes: 1, retries: 1, retryDelay: Infinity, signal };
+  setTimeout(() => controller.abort(), 1000);
+  assert.deepEqual(await Array.fromAsync(tasks.run(options)), []);
+  assert.equal(folder.lines("attempts").length, 1);
+  assert.equal(tasks.count().todo, 1);
+});
+
+test("options that are no numbers, or no arrays, are refused", () => {
+  const refused = (options: object, message: RegExp) =>
+    assert.throws(() => withDefaults(options as RunOptions), message);
+  for (const autokill of [null, "2", true, [], NaN]) {
+    refused({ autokill }, /Expected `autokill` to be a number/);
+  }
+  refused({ retryDelay: null }, /Expected `retryDelay` to be a number/);
+  refused({ ids: "i-12" }, /Expected `ids` to be an array/);
+});
+
+test("what a task prints is no problem of its runner", async () => {
+  const problem = `\x1e${
+    JSON.stringify(["", "problem", { $error: { name: "Error", message: "x" } }])
+  }`;
+  for (const tasksPerProcess of [1, 5]) {
+    const printed: string[] = [];
+    const options = { tasksPerProcess, onOutput: (text: string) => void printed.push(text) };
+    assert.equal(await resultOf(defer(fixture.print, `${problem}\n`), options), "printed");
+    assert.equal(printed.join(""), `${problem}\n`);
+  }
+});
+
+test("a task that opens too many files breaks its own process, and not the run", {
+  skip: runtime === "deno" && "Deno ends such a process by itself",
+}, () => {
+  using folder = temporary();
+  const text = `const tasks = new TaskList("list");
+    tasks.schedule(defer(exhaust));
+    for (let i = 0; i < 5; i++) tasks.schedule(i);
+    const states: string[] = [];
+    for await (const { state } of tasks.run({ processes: 1, tasksPerProcess: 10 })) states.push(state);
+    console.log(states.sort().join(" "));`;
+  const [program, args, options] = writeProgram(
+    folder,
+    `import { exhaust } from "./exhaust.ts";\n${text}`,
+    {
+      "exhaust.ts": `import { openSync } from "node:fs";
+        export function exhaust() {
+          try {
+            while (true) openSync("/dev/null", "r");
+          } catch { /* no more */ }
+        }`,
+    },
+  );
+  const shell = ["-c", `ulimit -n 300; exec "$0" "$@"`, program, ...args];
+  const { stdout, stderr } = spawnSync("sh", shell, {
+    ...options,
+    encoding: "utf8",
+    timeout: 50_000,
+  });
+  assert.equal(stdout, "done done done done done fail\n", stderr);
+});
+
+test("tasks that wait in one process may start tasks of their own at any time", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 30; i++) tasks.schedule(defer(fixture.mapOften, 3));
+  const outcomes: unknown[] = [];
+  for await (const task of tasks.run({ processes: 1, concurrency: 20 })) {
+    outcomes.push(task.returnValue ?? task.errorValue);
+  }
+  assert.deepEqual(outcomes, Array(30).fill(0));
+});
+
+test("run() with ids takes each once, knows how many they are, and ignores those that are not there", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (const id of ["a", "b", "c"]) tasks.schedule(id, { id });
+  const run = tasks.run({ ids: ["c", "a", "a", "../todo/b", "d"] });
+  assert.equal(run.total, 5);
+  assert.deepEqual((await Array.fromAsync(run, ({ id }) => id)).sort(), ["a", "c"]);
+  assert.equal(tasks.count().todo, 1);
+});
+
+test("runs and maps leave no open files behind", {
+  skip: !existsSync("/proc/self/fd") && "only Linux shows them",
+}, async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"), { logFile: folder.file("log") });
+  const round = async () => {
+    tasks.schedule(1);
+    await Array.fromAsync(tasks.run({ processes: 1 }));
+    await Array.fromAsync(map((x: number) => x, [1], { processes: 1 }));
+  };
+  const count = () => readdirSync("/proc/self/fd").length;
+  for (let i = 0; i < 3; i++) await round();
+  const before = count();
+  for (let i = 0; i < 8; i++) await round();
+  await until(() => count() < before + 8);
+});
+
+test("what a killed task has printed is not written into another file", async () => {
+  using folder = temporary();
+  for (let i = 0; i < 5; i++) {
+    const tasks = new TaskList(folder.file(`list${i}`), { logFile: folder.file("log") });
+    for (let j = 0; j < 4; j++) tasks.schedule(defer(fixture.printOn, "noise"));
+    tasks.schedule(1);
+    for await (const _ of tasks.run({ processes: 5 })) break;
+    const file = openSync(folder.file(`victim${i}`), "w");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    closeSync(file);
+    assert.equal(folder.read(`victim${i}`), "");
+  }
+});
+
+test("the log has whole lines, though a task prints them in parts", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"), { logFile: folder.file("log") });
+  const long = "long ".repeat(30_000);
+  tasks.schedule(
+    defer(fixture.printInParts, ["one ", "line\n\nand an", "other\n", long, "\nlast"]),
+  );
+  await Array.fromAsync(tasks.run({ processes: 1 }));
+  const printed = folder.lines("log").filter((line) => line.includes(" | "));
+  const texts = printed.map((line) => line.slice(line.indexOf(" | ") + 3));
+  assert.deepEqual(texts, ["one line", "", "and another", long, "last"]);
+});
+
+test("a run under `nohup` does not end by SIGHUP", async () => {
+  using folder = temporary();
+  const [program, args, options] = writeProgram(
+    folder,
+    `const tasks = new TaskList("list");
+     tasks.schedule(defer(async (file: string) => {
+       await (await import("node:fs/promises")).writeFile(file, "");
+       await new Promise((resolve) => setTimeout(resolve, 1000));
+     }, "${folder.file("begun")}"));
+     for await (const { state } of tasks.run()) console.log(state);`,
+  );
+  const script = `trap "" HUP; exec "$0" "$@"`;
+  const child = spawn("sh", ["-c", script, program, ...args], options);
+  const output = Array.fromAsync(child.stdout!.setEncoding("utf8"));
+  await until(() => existsSync(folder.file("begun")));
+  child.kill("SIGHUP");
+  assert.equal((await output).join(""), "done\n");
+});
+
 // ------------------------------------------------------------------------------------- how tasks fail
 
 test("an error comes back with the stack of where it happened in the user's code", async () => {
@@ -2597,6 +2949,17 @@ test("exec() of a file that is not there throws with its name", async () => {
   await assert.rejects(exec(path, { raise: true }), /lost\.json/);
 });
 
+test("exec() finds a task in a list with a colon in its name", () => {
+  using folder = temporary();
+  const text = `new TaskList("my:list").schedule(7, { id: "a" });`;
+  assert.equal(runProgram(folder, text).stderr, "");
+  const { stdout, stderr } = runProgram(
+    folder,
+    `console.log((await exec("my:list//todo/a.json")).state, (await exec("my:list/todo/a.json")).returnValue);`,
+  );
+  assert.deepEqual([stdout, stderr], ["todo 7\n", ""]);
+});
+
 // ---------------------------------------------------------------------------------------- command
 
 test("command() gives what a program writes to its standard output", async () => {
@@ -2729,6 +3092,30 @@ test("command() finds its standard input empty, and ends with its task", async (
   const task = await outcomeOf(command([script], { shell: true }), { autokill: 1.5 });
   assert.equal((task.errorValue as Error).name, "TimeoutError");
   await until(() => !isRunning(folder.read("pid")), 1);
+});
+
+test("a program that was written by hand must be words", async () => {
+  using folder = temporary();
+  for (
+    const [id, args] of Object.entries({
+      text: ["echo hi"],
+      none: [[]],
+      odd: [["echo"], { cwd: "/" }],
+    })
+  ) {
+    folder.write(
+      `list/todo/${id}.json`,
+      JSON.stringify({ steps: [{ call: "forrest#command", args }] }),
+    );
+  }
+  const tasks = new TaskList(folder.file("list"), { existOk: true, preClean: false });
+  for await (const { errorValue } of tasks.run({ processes: 1 })) {
+    assert.match(
+      `${errorValue}`,
+      /TypeError: Cannot start .*`forrest#command` takes an array of words/,
+    );
+  }
+  assert.equal(tasks.count().fail, 3);
 });
 
 // ---------------------------------------------------------------------------------------------- map
@@ -2933,6 +3320,46 @@ test("ezq: collatz in this process, sorted, into a printer in another", async ()
   const printed = await Array.fromAsync(lines);
   assert.equal(printed.length, 40);
   assert.deepEqual(printed.slice(0, 4), ["0 0", "1 4", "2 1", "3 10"]);
+});
+
+test("map() with 0 processes needs no other, and calls as a run would", async () => {
+  const dates = await Array.fromAsync(map(Date as never, [0], { processes: 0 }));
+  assert.deepEqual(dates, [new Date(0)]);
+  const values = await Array.fromAsync(map(Promise.resolve as never, [5], { processes: 0 }));
+  assert.deepEqual(values, [5]);
+});
+
+test("map() refuses the options that only a run has", () => {
+  for (const name of ["autokill", "retries", "signal", "tasksPerProcess", "procs"]) {
+    const options = { [name]: 1 } as never;
+    assert.throws(() => map((x: number) => x, [1], options), new RegExp(`no option \`${name}\``));
+  }
+});
+
+test("map() that a signal stops does not end as if all were done", () => {
+  using folder = temporary();
+  const { code, stdout, stderr } = runProgram(
+    folder,
+    `process.on("SIGINT", () => {});
+     const wait = async (x: number) => {
+       await new Promise((resolve) => setTimeout(resolve, 50));
+       return x;
+     };
+     const results: number[] = [];
+     try {
+       for await (const x of map(wait, Array.from({ length: 100 }, (_, i) => i), { processes: 1 })) {
+         if (results.push(x) === 3) process.kill(process.pid, "SIGINT");
+       }
+     } catch (error) {
+       console.log((error as Error).message);
+     }
+     console.log(results.length < 100);`,
+  );
+  assert.deepEqual([code, stdout, stderr], [
+    0,
+    "Stopped by a signal, with items left to do\ntrue\n",
+    "",
+  ]);
 });
 
 // ----------------------------------------------------------------------------------- Deno and Bun

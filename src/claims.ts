@@ -18,6 +18,15 @@ export function newId(): string {
   return `${lastId}-${nonce}`;
 }
 
+/** Throws if a task cannot have this id, which is to be the name of a file. */
+export function checkId(id: unknown): void {
+  const isName = typeof id === "string" && /^[^./\\\0][^/\\\0]*$/.test(id) &&
+    !id.includes(".json@");
+  if (isName && new TextEncoder().encode(id).length <= 150) return;
+  const rule = "a file name of up to 150 bytes that does not begin with a dot";
+  throw new TypeError(`Cannot use \`${id}\` as an id: it must be ${rule}`);
+}
+
 /** Ids in order, and how many they are. */
 export type Ids = Iterable<string> & { readonly length: number };
 
@@ -61,24 +70,31 @@ function processOwner(): string {
 
 export const newOwner = (): string => `${processOwner()}.${newId()}`;
 /** Milliseconds without a sign of life after which a claim of another host is recovered. */
-export const lease = Number(environment("FORREST_LEASE") || 60) * 1000;
+export const lease = 1000 * leaseOf(environment("FORREST_LEASE") || "60");
+
+function leaseOf(text: string): number {
+  const seconds = Number(text);
+  if (seconds > 0 && seconds < 2 ** 31 / 1000) return seconds;
+  throw new RangeError(`Expected \`FORREST_LEASE\` to be a number of seconds, got \`${text}\``);
+}
+
 const observed = new Map<string, { mtime: number; since: number }>();
 
-/** Whether the owner of these files lives; undefined if it is on another host and nothing shows yet. */
-function isAlive(owner: string, files: string[]): boolean | undefined {
-  if (owner.startsWith(`${processOwner()}.`)) return true;
-  const [host, pid, start] = owner.split(".");
+/** Whether the process that made these files lives; undefined if it is on another host and nothing shows yet. */
+function isAlive(maker: string, files: string[]): boolean | undefined {
+  if (maker === processOwner()) return true;
+  const [host, pid, start] = maker.split(".");
   if (host === processOwner().split(".")[0]) {
-    const { since = -Infinity } = observed.get(owner) ?? {}; // one look at each owner will do for a while
-    if (performance.now() - since < lease / 6) return true;
+    const { since = -Infinity } = observed.get(maker) ?? {}; // one look will do for a while
+    if (performance.now() - since < Math.min(1000, lease / 6)) return true;
     const found = shell(START, pid);
-    if (found === start) observed.set(owner, { mtime: 0, since: performance.now() });
+    if (found === start) observed.set(maker, { mtime: 0, since: performance.now() });
     return found ? found === start : undefined; // unknown, if the shell could not be started
   }
   const mtime = Math.max(...files.map((path) => Number(infoOf(path)?.mtime ?? 0)));
-  const before = observed.get(owner);
+  const before = observed.get(maker);
   if (before?.mtime === mtime) return performance.now() - before.since > lease ? false : undefined;
-  observed.set(owner, { mtime, since: performance.now() }); // by no clock but our own
+  observed.set(maker, { mtime, since: performance.now() }); // by no clock but our own
   return before && true;
 }
 
@@ -95,17 +111,18 @@ export function recover(
   const alive = new Map<string, boolean | undefined>();
   const running = `${directory}/running`;
   const names = Array.from(system.readDirSync(running), ({ name }) => name);
-  const filesOf = (owner: string) =>
-    names.filter((name) => name.includes(`.json@${owner}`)).map((name) => `${running}/${name}`);
+  const filesOf = (maker: string) =>
+    names.filter((name) => name.includes(`.json@${maker}.`)).map((name) => `${running}/${name}`);
   for (const name of names) {
-    const [, id, other] = /^(.+)\.json@((?:[\w-]+\.){3}[\w-]+)(?:[+~]\w*)?$/s.exec(name) ?? [];
+    const [, id, other, maker] =
+      /^(.+)\.json@(((?:[\w-]+\.){2}[\w-]+)\.[\w-]+)(?:[+~]\w*)?$/s.exec(name) ?? [];
     if (!id) continue; // no file of ours
     const claim = `${running}/${id}.json@${other}`;
-    if (!alive.has(other)) {
-      alive.set(other, isAlive(other, filesOf(other)));
-      if (alive.get(other) === false) shell(KILL, `/${other}.`);
+    if (!alive.has(maker)) {
+      alive.set(maker, isAlive(maker, filesOf(maker)));
+      if (alive.get(maker) === false) shell(KILL, `/${maker}.`);
     }
-    if (alive.get(other) !== false) continue;
+    if (alive.get(maker) !== false) continue;
     const isLeft = settle(claim) === "running";
     const taken = `${running}/${id}.json@${owner}`; // so that only one of us counts it
     if (!isLeft || exists(`${directory}/done/${id}.json`)) remove(claim);

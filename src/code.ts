@@ -36,6 +36,7 @@ const specials: Record<string, (stored: never) => string> = {
   $regexp: ([source, flags]: string[]) => `/${source}/${flags}`,
   $url: (href: string) => `new URL(${JSON.stringify(href)})`,
   $bytes: (base64: string) => `Uint8Array.fromBase64(${JSON.stringify(base64)})`,
+  $arraybuffer: (base64: string) => `${specials.$bytes(base64 as never)}.buffer`,
   $error: ({ name, message }: Error) => `new ${name}(${JSON.stringify(message)})`,
 };
 
@@ -45,6 +46,7 @@ function codeOfSpecial(key: string, object: Record<string, unknown>): string {
   if (Object.hasOwn(specials, key)) return specials[key](stored as never);
   const names = Object.getOwnPropertyNames(globalThis);
   const type = names.find((name) => `$${name.toLowerCase()}` === key) ?? key;
+  if (/Array$/.test(type)) return `new ${type}(${specials.$arraybuffer(stored as never)})`;
   return `new ${type}(${codeOf(stored)})`;
 }
 
@@ -58,16 +60,19 @@ function codeOfCallee(call: unknown): string {
   return source === undefined ? codeOf(call) : `(${source})`;
 }
 
-/** A step as the call that it is. */
-export function callOf({ call, args = [], value }: Step = {}): string {
-  if (call === undefined) return codeOf(value);
-  return `${codeOfCallee(call)}(${args.map(codeOf).join(", ")})`;
+/** A step as the call that it is; what is no step, as it is. */
+export function callOf(step: Step = {}): string {
+  const { call, args = [], value } = Object(step) as Step;
+  if (call === undefined) return codeOf("value" in Object(step) ? value : step);
+  return Array.isArray(args)
+    ? `${codeOfCallee(call)}(${args.map(codeOf).join(", ")})`
+    : codeOf(step);
 }
 
 /** All steps as a program, with the imports that it would need. */
 export function programOf(steps: Step[]): string {
   const imports = new Map<string, Set<string>>();
-  for (const { call } of steps) {
+  for (const { call } of steps.map(Object)) {
     const [, module, name] = /^(.*)#([^#]*)$/s.exec(typeof call === "string" ? call : "") ?? [];
     if (module) imports.set(module, (imports.get(module) ?? new Set()).add(name));
   }
@@ -87,8 +92,9 @@ export function headOfError(stored: unknown): string {
 }
 
 const headOf = ({ name, message }: { name: string; message: string }): string => {
-  const [first] = message.split("\n");
-  return first ? `${name}: ${first}` : name;
+  const [first, ...others] = message.trimEnd().split("\n");
+  const last = /It last printed:$/.test(first) ? ` ${others.at(-1)}` : "";
+  return first ? `${name}: ${first}${last}` : name;
 };
 
 /** A stored error with its stack, its own properties and its causes. */

@@ -7,6 +7,11 @@
 import type { Load, Order, Told } from "./single.ts";
 import { forgetToJSON, isOfSystem, stringify } from "./system.ts";
 
+/** Whether a pipe takes a text whole. Another process may print into the middle of a longer one. */
+function isAtomic(text: string): boolean {
+  return new TextEncoder().encode(text).length <= 4096;
+}
+
 /** Runs those steps of a task that have no results yet; and tells the pool what came of it, or files that. */
 export async function conclude(
   order: Order,
@@ -22,7 +27,7 @@ export async function conclude(
     try {
       forgetToJSON();
       const text = `\x1e${stringify(answer)}\n`;
-      return text.length < 60_000 && await write(text); // a longer one is filed here
+      return isAtomic(text) && await write(text); // what is not is filed here
     } catch { // the task has closed its standard output
       return false;
     }

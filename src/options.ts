@@ -5,7 +5,7 @@
  */
 
 import type { Task } from "./files.ts";
-import { fileUrl, type Stream, system } from "./system.ts";
+import { fileUrl, isBundled, type Stream, system } from "./system.ts";
 
 /** The options of `TaskList.run()`. */
 export interface RunOptions {
@@ -69,6 +69,15 @@ export type Options =
   & Pick<RunOptions & MapOptions, Exclude<Optional, "session">>
   & { session?: string }; // the URL of the module
 
+const ofMap = ["processes", "concurrency", "ordered", "session", "permissions"];
+
+/** The options of a `map`, with their defaults. */
+export function withMapDefaults(options: MapOptions = {}): Options {
+  const unknown = Object.keys(options).find((name) => !ofMap.includes(name));
+  if (unknown) throw new TypeError(`\`map\` has no option \`${unknown}\``);
+  return withDefaults({ ...options, tasksPerProcess: Infinity }, 0);
+}
+
 /** The options with their defaults; throws if one is out of range. */
 export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
@@ -82,7 +91,8 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     retryDelay: 0,
     maxFailures: Infinity,
     maxCrashes: 3,
-    permissions: options.permissions ?? allPermissions(),
+    permissions: options.permissions ??
+      (options.processes === 0 ? ["--allow-all"] : allPermissions()),
   };
   const unknown = given.find(([name]) =>
     !(name in checked) && !optional.includes(name as Optional)
@@ -93,22 +103,31 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
   }
   const check = (name: keyof Options, least: number, isWhole = true) => {
     const value = checked[name] as number;
-    if (value >= least && (!isWhole || value === Infinity || Number.isInteger(value))) return;
+    const isNumber = typeof value === "number" && value >= least;
+    if (isNumber && (!isWhole || value === Infinity || Number.isInteger(value))) return;
     const kind = `a ${isWhole ? "whole " : ""}number from ${least} up`;
     const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
     throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
   };
   Object.assign(checked, Object.fromEntries(given));
-  if (!Array.isArray(checked.permissions)) {
-    throw new TypeError("Expected `permissions` to be an array");
+  for (const name of ["permissions", "ids"] as const) {
+    if (Array.isArray(checked[name] ?? [])) continue;
+    throw new TypeError(`Expected \`${name}\` to be an array`);
   }
-  if (!globalThis.Deno && !isUnlimited(checked.permissions)) {
-    throw new TypeError("Cannot limit what tasks may do: only Deno has `permissions`");
+  if ((!globalThis.Deno || isBundled) && !isUnlimited(checked.permissions)) {
+    const why = isBundled
+      ? "a compiled program runs with those of its own"
+      : "only Deno has `permissions`";
+    throw new TypeError(`Cannot limit what tasks may do: ${why}`);
   }
   check("processes", fewestProcesses);
   for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) check(name, 1);
   for (const name of ["retries", "maxFailures"] as const) check(name, 0);
   for (const name of ["autokill", "retryDelay"] as const) check(name, 0, false);
+  // a runner is told by JSON, which has no `Infinity`
+  for (const name of ["concurrency", "retries"] as const) {
+    checked[name] = Math.min(checked[name], Number.MAX_SAFE_INTEGER);
+  }
   if (options.session) checked.session = fileUrl(`${options.session}`);
   return checked;
 }

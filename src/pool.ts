@@ -24,11 +24,13 @@ import {
   stateOf,
   textOf,
 } from "./files.ts";
+import { Lines } from "./lines.ts";
 import { isUnlimited, type Items, type Options, type Tasks } from "./options.ts";
 import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup, statusOf } from "./processes.ts";
 import { deathOf, isEndOfJob, type Program, programOf, resultOf, wordsOf } from "./programs.ts";
-import { refer, type Reference } from "./references.ts";
+import { nameOfGlobal, refer, type Reference } from "./references.ts";
 import type { Told } from "./single.ts";
+import { apply, load, type Target } from "./steps.ts";
 import {
   environment,
   parse,
@@ -42,6 +44,9 @@ import {
 import { type Callable, decode, encode, encodeThrown } from "./values.ts";
 
 type Timer = ReturnType<typeof setTimeout>;
+
+/** For how many milliseconds a timer can wait. */
+const LONGEST = 2 ** 31 - 1;
 
 /** What a runner is told when it starts. */
 export type Settings = {
@@ -90,7 +95,7 @@ let runnersStarted = 0;
 
 /** What the pools of a list and of `map` have in common: how runners start, answer and end. */
 abstract class Pool {
-  readonly owner: string = newOwner();
+  readonly owner: string;
   readonly runners = new Set<Runner>();
   isStopped = false;
   problem: unknown; // what ends the run
@@ -101,7 +106,9 @@ abstract class Pool {
   spare?: Runner; // has been started ahead of its task
   mayPrepare = true;
 
-  constructor(readonly options: Options) {}
+  constructor(readonly options: Options) {
+    this.owner = options.processes ? newOwner() : "";
+  }
 
   /** Takes an answer; false if it was none, but something that a task has printed. */
   abstract answer(runner: Runner, answer: Answer): boolean;
@@ -113,8 +120,9 @@ abstract class Pool {
 
   /** Takes an answer, unless it is a problem: that ends the run. */
   receive(runner: Runner, answer: Answer | Problem): boolean {
-    if (answer[1] === "problem") throw decode(answer[2]);
-    return this.answer(runner, answer);
+    const [key, state, detail] = answer;
+    if (state === "problem" && runner.held.has(key)) throw decode(detail);
+    return this.answer(runner, answer as Answer);
   }
 
   /** Starts a runner. */
@@ -312,6 +320,7 @@ abstract class Pool {
     const wait = `cat > /dev/null; ${KILL}`;
     const script = globalThis.Deno ? `exec 3<&0; { exec <&3; ${wait}; } &` : wait;
     const watchdog = spawnGroup(["sh", "-c", script, `/${this.owner}.`]);
+    for (const output of [watchdog.stdout, watchdog.stderr]) output.cancel().catch(() => {});
     const end = watchdog.stdin.getWriter(); // which the system closes if this process dies
     const release = beforeEnd(() => this.stop(), this.options.signal);
     if (this.options.signal?.aborted) this.stop();
@@ -353,11 +362,13 @@ export class ListPool extends Pool {
   alone = new Set<string>(); // those of them that may have been the cause of that
   delays = new Set<Timer>(); // of retries that are not due yet
   overdue = new Set<string>();
+  tooLong = new Set<string>(); // ids that nobody can claim
   finished: string[] = []; // paths
   yielded = 0;
   failures = 0;
   isRefused = false; // by `mayStart`
   log?: Deno.FsFile;
+  readonly lines = new Lines(); // for it
   readonly starts = new Map<string, Start>();
   readonly filing: Filing = new Filing((batch) => this.filed(batch), (error) => this.halt(error));
 
@@ -366,6 +377,7 @@ export class ListPool extends Pool {
     options: Options,
     logFile?: string,
     readonly progress: { total?: number } = {},
+    readonly pending: Set<Promise<unknown>> = new Set(), // what is being scheduled
   ) {
     super(options);
     if (logFile) this.log = system.openSync(logFile, { append: true, create: true });
@@ -377,6 +389,7 @@ export class ListPool extends Pool {
       yield* this.guard(this.tasks());
     } finally {
       clearInterval(refresh);
+      for (const { id, text } of this.lines.take()) this.write(id, text, "| ");
       this.log?.close();
     }
   }
@@ -398,7 +411,9 @@ export class ListPool extends Pool {
         throw new Error(
           `Stopped after ${this.failures} failures (\`maxFailures: ${maxFailures}\`): ${left}`,
         );
-      } else if (this.isOver() || !await this.look()) return;
+      } else if (this.isOver()) return;
+      else if (this.pending.size) await Promise.allSettled(this.pending);
+      else if (!await this.look()) return;
     }
   }
 
@@ -422,26 +437,29 @@ export class ListPool extends Pool {
     this.fruitless = this.claims ? 0 : this.fruitless + 1;
     const isStuck = this.listed > 0 && this.fruitless > 3; // on names that nobody can claim
     const { ids } = this.options;
-    const found = idsIn(this.directory, "todo");
-    const wanted = ids ? [...found].filter((id) => ids.includes(id)) : found;
+    const waits = (id: string) =>
+      /^[^./][^/]*$/.test(id) && exists(`${this.directory}/todo/${id}.json`);
+    const wanted = ids ? [...new Set(ids)].sort().filter(waits) : idsIn(this.directory, "todo");
     this.listed = wanted.length;
     this.ids = wanted[Symbol.iterator]();
     this.left = this.listed;
     this.claims = 0;
-    this.progress.total = this.yielded + this.listed;
+    this.progress.total = this.yielded + this.finished.length + this.listed;
     if (this.finished.length || (this.listed && !isStuck)) return true;
     if (isUnsure) await sleep(Math.min(1000, lease / 6));
     return isUnsure;
   }
 
   fill(): void {
-    const { processes, concurrency, tasksPerProcess } = this.options;
+    const { processes, concurrency, tasksPerProcess, maxFailures } = this.options;
     while (this.finished.length < 1000) {
       if (this.isOver()) return this.endIdle(false);
-      const id = this.again.at(-1) ?? (this.upcoming ??= this.ids.next().value);
+      const id = this.again[0] ?? (this.upcoming ??= this.ids.next().value);
       const isAlone = this.alone.has(id);
-      // more than it holds at once only if it works them off one after the other
-      const room = concurrency > 1 ? concurrency : Math.max(1, this.depth(64));
+      // more than it holds at once only if it works them off one after the other; and no more than its
+      // share of what is left, or than may still fail
+      const share = Math.min(this.left / processes / 2, maxFailures - this.failures);
+      const room = concurrency > 1 ? concurrency : Math.max(1, Math.min(this.depth(64), share));
       const free = isAlone ? undefined : this.leastBusy(room);
       if (id === undefined || (!free && this.running() >= processes)) {
         if (id === undefined || isAlone) this.endIdle(isAlone);
@@ -452,7 +470,7 @@ export class ListPool extends Pool {
       if (mayStart && this.filing.work) return; // it is to see all outcomes in their place
       this.isRefused = mayStart ? !mayStart() : false;
       if (this.isRefused) continue;
-      if (this.again.length) this.again.pop();
+      if (this.again.length) this.again.shift();
       else {
         this.upcoming = undefined;
         this.left--;
@@ -477,6 +495,8 @@ export class ListPool extends Pool {
   claim(id: string): string | void {
     const claim = `${this.directory}/running/${id}.json@${this.owner}`;
     if (new TextEncoder().encode(`${id}.json@${this.owner}`).length > 240) {
+      if (this.tooLong.has(id)) return;
+      this.tooLong.add(id);
       const text = `\`${id}.json\` is left in \`todo\`, as its name is too long\n`;
       this.write(id, text);
       return writeAll(system.stderr, text);
@@ -644,9 +664,10 @@ export class ListPool extends Pool {
   settled(claim: string, state?: State, retried = 1): void {
     const { id } = locate(claim);
     const path = `${this.directory}/${state}/${id}.json`;
+    for (const { text } of this.lines.take(id)) this.write(id, text, "| ");
     this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
     if (state === "todo") {
-      const delay = this.options.retryDelay * 1000 * 2 ** (retried - 1);
+      const delay = Math.min(this.options.retryDelay * 1000 * 2 ** (retried - 1), LONGEST);
       const timer = setTimeout(() => {
         this.delays.delete(timer);
         this.again.push(id);
@@ -667,7 +688,7 @@ export class ListPool extends Pool {
     for (const [claim, task] of [...runner.held].slice(0, concurrency)) {
       if (task.begun) continue;
       task.begun = new Date();
-      if (autokill > 2 ** 31 / 1000) continue; // no timer can wait for so long
+      if (autokill * 1000 > LONGEST) continue;
       task.timer = setTimeout(() => this.try(() => this.kill(runner, claim)), autokill * 1000);
     }
   }
@@ -708,24 +729,23 @@ export class ListPool extends Pool {
 
   printError(path: string): void {
     const { id, errorValue } = readTask(path);
-    const text = `${id}: ${stackOf(errorValue)}\n`;
-    if (!this.log) writeAll(system.stderr, text);
-    else this.write(id, text);
+    if (!this.log) writeAll(system.stderr, `${id}: ${stackOf(errorValue)}\n`);
+    else this.write(id, stackOf(errorValue), "  ");
   }
 
   output(runner: Runner, text: string, stream: Stream): void {
     const begun = [...runner.held.keys()].slice(0, this.options.concurrency);
     const claims = begun.length ? begun : [runner.last];
     const id = claims.map((claim) => locate(claim).id).join(",");
-    if (this.log) this.write(id, text, "| ");
+    if (this.log) this.write(id, this.lines.add(text, stream, id), "| ");
     if (this.options.onOutput) this.options.onOutput(text, stream, id);
     else if (!this.log) writeAll(system[stream], text);
   }
 
   /** Writes lines to the log file: what has happened to a task, or what it has printed. */
   write(id: string, text: string, begin = ""): void {
-    if (!this.log) return;
-    const lines = text.trimEnd().split("\n");
+    if (!this.log || !text) return;
+    const lines = text.replace(/\n$/, "").split("\n");
     const time = new Date().toISOString();
     writeAll(this.log, lines.map((line) => `${time} ${id} ${begin}${line}\n`).join(""));
   }
@@ -758,6 +778,7 @@ export class MapPool extends Pool {
   isRead = false;
   override longestAnswer = Infinity;
   reference?: Reference;
+  target?: Target; // in this process
   readonly source: AsyncGenerator<unknown[], void, void>;
   makeRoom = (): void => {}; // lets more be read
 
@@ -771,7 +792,7 @@ export class MapPool extends Pool {
   }
 
   run(): AsyncGenerator<unknown, void, void> {
-    return this.guard(this.results());
+    return this.options.processes ? this.guard(this.results()) : this.results();
   }
 
   async *results(): AsyncGenerator<unknown, void, void> {
@@ -788,8 +809,9 @@ export class MapPool extends Pool {
           const result = processes ? decode(value) : value;
           if (state === "fail") throw result;
           yield result;
-        } else if (this.isStopped) break;
-        else await new Promise<void>((resolve) => this.wake = resolve);
+        } else if (this.isStopped) {
+          throw this.problem ?? new Error("Stopped by a signal, with items left to do");
+        } else await new Promise<void>((resolve) => this.wake = resolve);
       }
       if (this.problem) throw this.problem;
     } finally {
@@ -803,10 +825,11 @@ export class MapPool extends Pool {
     const { processes, concurrency } = this.options;
     try {
       if (processes) this.reference = await refer(this.callee);
+      else this.target = await load(nameOfGlobal(this.callee) ?? this.callee);
       for await (const args of this.source) {
         this.waiting.push([`${this.read++}`, args]);
         this.change();
-        const window = () => 4 * Math.max(1, processes) * Math.max(concurrency, this.depth(8));
+        const window = () => 4 * processes * Math.max(concurrency, this.depth(8)) || concurrency;
         while (!this.isStopped && (this.waiting.length || this.read - this.yielded >= window())) {
           await new Promise<void>((resolve) => this.makeRoom = resolve);
         }
@@ -827,10 +850,8 @@ export class MapPool extends Pool {
       const isFull = processes ? !runner && this.running() >= processes : this.here >= concurrency;
       if (isFull) return;
       const [key, args] = this.waiting.shift()!;
-      if (!processes) this.callHere(key, args);
-      else {
-        this.give(key, args, runner);
-      }
+      if (processes) this.give(key, args, runner);
+      else this.callHere(key, args);
     }
     this.makeRoom();
   }
@@ -847,7 +868,7 @@ export class MapPool extends Pool {
   async callHere(key: string, args: unknown[]): Promise<void> {
     this.here++;
     try {
-      const value = await this.callee(...args);
+      const value = await apply(...this.target!, args);
       this.settled(key, "done", value);
     } catch (error) {
       this.settled(key, "fail", error);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { environment, nodeProcess, system } from "./system.ts";
+import { environment, nodeProcess, system, writeAll } from "./system.ts";
 
 /** What a process may be started with. */
 type Options = { env?: Record<string, string>; detached?: boolean };
@@ -161,6 +161,7 @@ export function beforeEnd(stop: () => void, signal?: AbortSignal): () => void {
   listen(globalThis.Deno ? globalThis : exitOfNode(), globalThis.Deno ? "unload" : "exit");
   if (signal) listen(signal, "abort");
   for (const name of signal ? [] : ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    if (isIgnored(name)) continue;
     const isHandled = handlerOf(name);
     const listener = () => {
       stop();
@@ -173,17 +174,46 @@ export function beforeEnd(stop: () => void, signal?: AbortSignal): () => void {
   return release;
 }
 
-let caught: number | undefined;
+/** Reports an error when the program ends, if it is so that nobody has seen it by then. */
+export function reportAtEnd(error: unknown, isUnseen: () => boolean): void {
+  const report = () => {
+    if (!isUnseen()) return;
+    const text = error instanceof Error ? error.stack : error;
+    writeAll(system.stderr, `Uncaught in \`schedule()\`: ${text}\n`);
+    if (globalThis.Deno) Deno.exitCode ||= 1;
+    else nodeProcess().exitCode ||= 1;
+  };
+  if (globalThis.Deno) addEventListener("unload", report);
+  else nodeProcess().on("exit", report);
+}
+
+let status: string | undefined; // of this process, before we began to listen: what Deno catches, it always does
+
+/** Whether the system has noted a signal as one that is ignored (`SigIgn`) or caught (`SigCgt`). */
+function isNoted(mask: "SigIgn" | "SigCgt", name: string): boolean {
+  try {
+    status ??= system.readTextFileSync("/proc/self/status");
+  } catch { /* not on Linux, or not permitted: then it is neither, as far as we know */ }
+  const digits = new RegExp(`${mask}:\\s*(\\w+)`).exec(status ?? "")?.[1].slice(-8) ?? "0";
+  const bit = { SIGHUP: 0, SIGINT: 1, SIGTERM: 14 }[name];
+  return bit !== undefined && (Number.parseInt(digits, 16) >> bit & 1) === 1;
+}
+
+/** Whether this program was started so that a signal does nothing, as by `nohup`; then that remains so. */
+export function isIgnored(name: Deno.Signal): boolean {
+  const isIgnored = isNoted("SigIgn", name);
+  // as soon as Deno listens to one signal, it ends by any other that nobody listens to
+  if (isIgnored && globalThis.Deno) Deno.addSignalListener(name, doNothing);
+  return isIgnored;
+}
+
+const doNothing = () => {};
 
 /** Whether the program itself handles a signal; on Deno, whether it did when this was first asked. */
-function handlerOf(name: "SIGINT" | "SIGTERM" | "SIGHUP"): () => boolean {
+function handlerOf(name: string): () => boolean {
   if (!globalThis.Deno) return () => nodeProcess().listenerCount(name) > 0;
-  try {
-    const signals = /SigCgt:\s*(\w+)/.exec(system.readTextFileSync("/proc/self/status"))!;
-    caught ??= Number.parseInt(signals[1].slice(-8), 16);
-  } catch { /* not on Linux, or not permitted: then it does not, as far as we know */ }
-  const bit = { SIGHUP: 0, SIGINT: 1, SIGTERM: 14 }[name];
-  return () => ((caught ?? 0) >> bit & 1) === 1;
+  const isHandled = isNoted("SigCgt", name);
+  return () => isHandled;
 }
 
 type Emitter = Pick<EventTarget, "addEventListener" | "removeEventListener">;

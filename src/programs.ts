@@ -18,6 +18,10 @@ export interface CommandOptions {
 export const ownFunctions = { command: runProgram };
 
 async function runProgram(argv: string[], options?: CommandOptions): Promise<string> {
+  if (!programOf([{ call: "forrest#command", args: [argv, options ?? {}] }])) {
+    const wanted = "an array of words, at least one, and perhaps `{ shell: true }`";
+    throw new TypeError(`Cannot start ${stringify(argv)}: \`forrest#command\` takes ${wanted}`);
+  }
   const process = spawn(wordsOf(argv, options));
   process.stdin.getWriter().close().catch(() => {});
   return await resultOf(process, argv, (chunk) => system.stderr.writeSync(chunk));
@@ -52,7 +56,8 @@ export async function resultOf(
   print: (chunk: Uint8Array, text: string) => void,
   end?: Promise<void>,
 ): Promise<string> {
-  const name = `\`${argv.join(" ")}\``;
+  const words = argv.join(" "); // all of them are in the task
+  const name = `\`${words.length > 100 ? `${words.slice(0, 99)}…` : words}\``;
   const fix = "let it write to a file, as its standard output is its result";
   const read = async (stream: Stream) => {
     const [reader, decoder] = [process[stream].getReader(), new TextDecoder()];

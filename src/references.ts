@@ -16,6 +16,8 @@ const known = new WeakMap<object, Promise<Reference>>();
 
 /** The functions that a module exports or imports: by identity, or by name for the main module. */
 const modules = new Map<string, Promise<Map<unknown, string>>>();
+/** The text of the main module. */
+let script = "";
 /** The stack of where each function was first seen: to take one takes 20 µs, so it is done once. */
 const stacks = new WeakMap<object, string>();
 
@@ -32,7 +34,7 @@ export function refer(call: Callable): Promise<Reference> {
 }
 
 async function findReference(call: Callable, stack: string): Promise<Reference> {
-  const builtin = globals().get(call);
+  const builtin = nameOfGlobal(call);
   if (builtin) return builtin;
   const own = new URL("..", import.meta.url).href;
   for (const [, place] of stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm)) {
@@ -57,12 +59,46 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
   return { source };
 }
 
+/**
+ * Whether a function may be from a script: then all words and quoted texts of it are there, but for words
+ * that a transpiler brings in, or takes from a constant.
+ */
+function isWrittenIn(script: string, call: Callable): boolean {
+  const own = `${call}`;
+  const wordsOf = (text: string) => text.match(/[\p{L}\p{N}_$]+/gu) ?? [];
+  const words = new Set(wordsOf(script));
+  const isOdd = (word: string) => /^(\d.*|_.*|.*jsx.*|void|return)$/i.test(word);
+  const unquoted = script.replace(/["'`]/g, '"');
+  const quoted = own.match(/"[ \w.,:;!?()/-]+"|'[ \w.,:;!?()/-]+'/g) ?? [];
+  return wordsOf(own).every((word) => words.has(word) || isOdd(word)) &&
+    quoted.every((text) => unquoted.includes(`"${text.slice(1, -1)}"`));
+}
+
+/** A script as the runtime reads it: Bun does some of its calculations beforehand. */
+function asRead(script: string, url: string): string {
+  type Transpiler = new (options: object) => { transformSync(text: string): string };
+  const { Bun } = globalThis as unknown as { Bun?: { Transpiler: Transpiler } };
+  const loader = /\.[cm]?([jt]sx?)$/.exec(url)?.[1] ?? "ts";
+  const options = { loader, target: "bun", inline: true, minify: { syntax: true } };
+  try {
+    return Bun ? script + new Bun.Transpiler(options).transformSync(script) : script;
+  } catch {
+    return script;
+  }
+}
+
 /** How an export must be declared to be this function: others may have its name. */
 function declarationOf(call: Callable): string {
+  if (!isWrittenIn(script, call)) return "";
   const text = Function.prototype.toString.call(call);
   const isMethod = text.replace(/^async\s+/, "").replace(/^\*\s*/, "").startsWith(`${call.name}(`);
   const [, kind = "value"] = /^(?:async\s+)?(function|class)\b[\s*]*[\w$]/.exec(text) ?? [];
   return `${isMethod ? "method" : kind} ${call.name}`;
+}
+
+/** The name of a function that is global, or that a global object has. */
+export function nameOfGlobal(call: Callable): string | undefined {
+  return globals().get(call);
 }
 
 let globalNames: Map<unknown, string> | undefined;
@@ -100,7 +136,7 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   );
   for (
     const [, specifier] of text.matchAll(
-      /^\s*(?:im|ex)port\s(?!\s*type\b)[^"'();]*\bfrom\s*["'](.+?)["']/gm,
+      /(?:^|;|\*\/)\s*(?:im|ex)port\s(?!\s*type\b)[^"'();]*\bfrom\s*["'](.+?)["']/gm,
     )
   ) {
     await add(resolve(specifier, url));
@@ -108,6 +144,7 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   if (url !== system.mainModule) {
     await add(url);
   } else { // the main module is still being evaluated: to import it would wait for ever
+    script = asRead(text, url);
     const code = text.replace(/\/\*.*?\*\/|(?<![:"'`])\/\/.*?$/gms, ""); // without comments
     const addName = (name: string, alias = name) => {
       const end = `${name.replaceAll("$", "\\$")}(?![\\w$])`;

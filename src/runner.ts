@@ -26,8 +26,10 @@ export async function serve(settings: Settings): Promise<never> {
   const [buffer, decoder, directory] = [new Uint8Array(65536), new TextDecoder(), system.cwd()];
   const busy = new Set<Promise<void>>();
   let text = "";
-  const say = (answers: (Answer | Problem)[]) =>
-    writeAll(system.stdout, answers.map((answer) => `\x1e${stringify(answer)}\n`).join(""));
+  const say = (answers: (Answer | Problem)[]) => {
+    // one by one: a longer text could be torn by what another process prints
+    for (const answer of answers) writeAll(system.stdout, `\x1e${stringify(answer)}\n`);
+  };
   const answerOf = ({ claim, state, retried }: Sealed): Answer => [claim, state, retried];
   const work = async (request: string | { key: string; step: Step }) => {
     if (descriptor) system.chdir(directory); // as the task before may have left it
@@ -39,12 +41,15 @@ export async function serve(settings: Settings): Promise<never> {
       say([answerOf(record(request, ...outcome, retries))]);
     }
   };
-  const die = (error: unknown): never => {
-    if (isOfSystem(error)) say([["", "problem", encodeThrown(error)]]); // which ends the run
+  const die = (error: unknown, key: string): never => {
+    if (isOfSystem(error)) say([[key, "problem", encodeThrown(error)]]); // which ends the run
     else writeAll(system.stderr, `${(error as Error)?.stack ?? error}\n`);
     system.exit(70); // neither filed nor answered: the pool knows what to do
   };
-  const filing = new Filing((batch) => say(batch.map(answerOf)), die);
+  const filing: Filing = new Filing(
+    (batch) => say(batch.map(answerOf)),
+    (error) => die(error, filing.batch[0].claim),
+  );
   const readLine = async () => {
     const parts = [text]; // as to search all of a long line for each part would take quadratic time
     while (!parts.at(-1)!.includes("\n")) {
@@ -61,7 +66,9 @@ export async function serve(settings: Settings): Promise<never> {
     const end = text.indexOf("\n");
     const request = parse(text.slice(0, end));
     text = text.slice(end + 1);
-    const done = work(request).catch(die).finally(() => busy.delete(done));
+    const key = typeof request === "string" ? request : request.key;
+    const failed = (error: unknown) => die(error, key);
+    const done = work(request).catch(failed).finally(() => busy.delete(done));
     busy.add(done);
     if (busy.size >= concurrency) await race(busy);
   }

@@ -45,8 +45,11 @@ export async function runSteps(
   results: unknown[] = [],
 ): Promise<unknown> {
   for (const { call, args = [], value } of steps.slice(results.length)) {
-    if (call === undefined) results.push(decode(value, results));
-    else results.push(await runStep(call, args, results, session));
+    if (call === undefined) {
+      const stored = [value];
+      await loadFunctions(stored, session);
+      results.push(...decode(stored, results) as unknown[]);
+    } else results.push(await runStep(call, args, results, session));
   }
   return results.at(-1);
 }
@@ -68,12 +71,17 @@ async function runStep(
     throw new TypeError(`${stringify(call)} is a ${typeof callee}, not a function`);
   }
   try {
-    return await (isConstructor(callee)
-      ? Reflect.construct(callee, values)
-      : Reflect.apply(callee, owner, values));
+    return await apply(owner, callee as Callable, values);
   } catch (error) {
     throw explain(error, call);
   }
+}
+
+/** Calls a function, or constructs with it if it is a class. */
+export function apply(owner: unknown, callee: Callable, args: unknown[]): unknown {
+  return isConstructor(callee)
+    ? Reflect.construct(callee, args)
+    : Reflect.apply(callee, owner, args);
 }
 
 /** What a call has thrown; if that may be as its function was stored without what is around it, it says so. */
@@ -98,8 +106,9 @@ function isConstructor(callee: object): boolean {
 async function loadFunctions(stored: unknown, session?: string): Promise<void> {
   const places = [stored];
   for (const place of places) {
-    const holder = place as { $function?: unknown; $object?: object };
-    for (const item of Object.values(holder.$object ?? holder)) { // what is in `$object` is literal
+    const holder = place as { $function?: unknown; $object?: object; $error?: object };
+    const parts = holder.$object ?? holder.$error ?? holder; // of the first two, the keys are literal
+    for (const item of Object.values(parts)) {
       if (typeof item === "object" && item) places.push(item);
     }
     if (holder.$function !== undefined) {
@@ -108,9 +117,12 @@ async function loadFunctions(stored: unknown, session?: string): Promise<void> {
   }
 }
 
-/** The function that a reference stands for, and the object that it is called on. */
-async function load(call: unknown, session?: string): Promise<[unknown, unknown]> {
-  if (typeof call === "function") return [undefined, call];
+/** The object that a function is called on, and the function. */
+export type Target = [owner: unknown, callee: Callable];
+
+/** Finds the function that a reference stands for. */
+export async function load(call: unknown, session?: string): Promise<Target> {
+  if (typeof call === "function") return [undefined, call as Callable];
   if (typeof call === "object" && typeof (call as { source?: unknown })?.source === "string") {
     const scope = session ? await importFrom(session) : {};
     return [undefined, compile((call as { source: string }).source, scope)];
@@ -133,16 +145,30 @@ async function load(call: unknown, session?: string): Promise<[unknown, unknown]
       ? (value as Record<string, unknown>)[key]
       : undefined;
   }
-  if (typeof value === "function") return [module === undefined ? owner : undefined, value];
+  if (typeof value === "function") {
+    return [module === undefined ? owner : undefined, value as Callable];
+  }
   const known = module === undefined
     ? ""
     : `; it exports ${Object.keys(owner as object).join(", ") || "nothing"}`;
   throw new TypeError(`\`${call}\` is not a function${known}`);
 }
 
-/** Imports a module, and shows meanwhile that it does. */
-async function importFrom(path: string): Promise<Record<string, unknown>> {
+/** The modules that were imported, or are about to be. */
+const modules = new Map<string, Promise<Record<string, unknown>>>();
+
+function importFrom(path: string): Promise<Record<string, unknown>> {
   const url = fileUrl(path);
+  const forget = (error: unknown) => {
+    modules.delete(url); // so that it is tried again
+    throw error;
+  };
+  if (!modules.has(url)) modules.set(url, importFirst(url).catch(forget));
+  return modules.get(url)!;
+}
+
+/** Imports a module, and shows meanwhile that it does. */
+async function importFirst(url: string): Promise<Record<string, unknown>> {
   const place = url.startsWith("file:") ? pathOf(url) : url;
   const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] ??=
     new Set();

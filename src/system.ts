@@ -54,6 +54,15 @@ export function pathOf(url: string): string {
   return decodeURIComponent(new URL(url).pathname);
 }
 
+/** The absolute path that a path, or a file URL, stands for; no other URL is a place for files. */
+export function fullPath(path: string | URL): string {
+  const name = `${path}`.replace(/^(?!file:)(?=[^/\\]{2,}:)/, "./");
+  if (typeof path !== "string" && !(path instanceof URL) || !name) {
+    throw new TypeError(`Cannot use \`${path}\` as a path: it must have a name`);
+  }
+  return pathOf(fileUrl(name)).replace(/\/{2,}/g, "/");
+}
+
 /** A variable of the environment, or an empty text. */
 export function environment(name: string): string {
   try {
@@ -74,9 +83,13 @@ export function succeeds(action: () => unknown): boolean {
   }
 }
 
-/** Whether the system refused something, as a full disk does; what a task has broken is no such error. */
+/**
+ * Whether the system refused something, as a full disk does. What a task has broken is no such error, nor
+ * that it has left too many files open, or closed one of ours.
+ */
 export function isOfSystem(error: unknown): boolean {
   const { code, message } = Object(error) as { code?: unknown; message?: unknown };
+  if (/^(EMFILE|EBADF)/.test(`${code ?? message}`)) return false;
   return /^E[A-Z]+$/.test(`${code}`) || /^E[A-Z]+: |\(os error \d+\)/.test(`${message}`);
 }
 
@@ -141,7 +154,11 @@ function systemOfNode(): typeof Deno {
       action((error, value) => error ? reject(error) : resolve(value!))
     );
   const file = (fd: number) => {
-    const close = () => void attempt(() => fs().closeSync(fd), "close", fd);
+    const close = () => {
+      const closing = fd;
+      fd = -1; // which the system may give to another file
+      attempt(() => fs().closeSync(closing), "close", closing);
+    };
     return {
       readSync: (bytes: Uint8Array) =>
         attempt(() => fs().readSync(fd, bytes), "read", fd, bytes, bytes.length),

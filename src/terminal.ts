@@ -5,6 +5,7 @@
  */
 
 import { exists, type State } from "./files.ts";
+import { Lines } from "./lines.ts";
 import {
   environment,
   isBundled,
@@ -25,8 +26,9 @@ export function isTerminal(stream: "stdin" | Stream): boolean {
   return isDevice && getBuiltinModule("node:tty").isatty(descriptors[stream]); // which Bun takes 10 ms to load
 }
 
-/** Whether there is a signal of that name; where there is a `Deno`, it knows by itself. */
+/** Whether there is a signal of that name to wait for; where there is a `Deno`, it knows by itself. */
 export function isSignal(name: string): boolean {
+  if (/^SIG(KILL|STOP)$/.test(name)) return false;
   if (globalThis.Deno || /^SIG(INT|TERM|HUP)$/.test(name)) return true;
   return name in nodeProcess().getBuiltinModule("node:os").constants.signals;
 }
@@ -78,9 +80,10 @@ function wordFor(name: string): string {
 }
 
 /** A path as short as it can be from here. */
-function nearby(path: string): string {
-  const start = `${system.cwd()}/`;
-  return path.startsWith(start) ? path.slice(start.length) : path;
+export function nearby(path: string): string {
+  const here = system.cwd();
+  if (path === here) return ".";
+  return path.startsWith(`${here}/`) ? path.slice(here.length + 1) : path;
 }
 
 /** A word as a shell reads it back. */
@@ -159,7 +162,7 @@ export class Screen {
   /** Whether there is a live line. */
   readonly isLive: boolean;
   #line = "";
-  #begun = new Map<string, { id: string; stream: Stream; text: string }>();
+  #lines = new Lines();
 
   constructor(isWanted: boolean) {
     this.isLive = isWanted && isTerminal("stderr") && environment("TERM") !== "dumb";
@@ -190,22 +193,13 @@ export class Screen {
 
   /** Writes what a task has printed, in whole lines, so that those of several tasks do not mix. */
   output(text: string, stream: Stream, id: string): void {
-    const key = `${stream} ${id}`;
-    const whole = (this.#begun.get(key)?.text ?? "") + text;
-    const end = whole.length > 65536 ? whole.length : whole.lastIndexOf("\n") + 1;
-    this.#begun.set(key, { id, stream, text: whole.slice(end) });
-    if (end === whole.length) this.#begun.delete(key);
-    const lines = whole.slice(0, end);
+    const lines = this.#lines.add(text, stream, id);
     if (lines) this.print(this.isLive ? lines.replace(/\n?$/, "\n") : lines, stream);
   }
 
   /** Ends the lines that a task has begun; those of all tasks, without an id. */
   flush(id?: string): void {
-    for (const [key, begun] of this.#begun) {
-      if (id !== undefined && id !== begun.id) continue;
-      this.#begun.delete(key);
-      this.print(`${begun.text}\n`, begun.stream);
-    }
+    for (const { text, stream } of this.#lines.take(id)) this.print(`${text}\n`, stream);
   }
 
   /** Removes the live line. */

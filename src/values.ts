@@ -174,9 +174,13 @@ function encodeError(error: Error, place: Place): Record<string, unknown> {
     if (key in stored || !Object.hasOwn(error, key)) continue;
     const item = (error as unknown as Record<string, unknown>)[key];
     try {
-      stored[key] = encodeAt(item, { ...place, inside: new Set(place.inside) });
+      stored[key] = encodeAt(item, {
+        ...place,
+        keys: [...place.keys],
+        inside: new Set(place.inside),
+      });
     } catch {
-      stored[key] = String(item);
+      stored[key] = textOf(item);
     }
   }
   return stored;
@@ -274,6 +278,14 @@ export function encodeThrown(thrown: unknown): unknown {
   try {
     return encode(thrown, "errorValue");
   } catch {
-    return String(thrown);
+    return textOf(thrown);
+  }
+}
+
+function textOf(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return "[object Object]"; // without a prototype, or with a `toString` that throws
   }
 }

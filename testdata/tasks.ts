@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { appendFileSync, existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { writeFileSync } from "node:fs";
 import process from "node:process";
+import { map } from "../mod.ts";
 
 /** What took its time at the top level of the module. */
 export const awaited: string = await new Promise((resolve) => setTimeout(resolve, 1, "awaited"));
@@ -192,4 +193,55 @@ export async function fetchText(url: string): Promise<string> {
   const text = await response.text();
   if (!response.ok) throw new Error(`${url}: ${response.status}`);
   return text;
+}
+
+/** Throws an error with a property that has no text. */
+export function throwOdd(): never {
+  const odd = Object.assign(Object.create(null), { call() {} });
+  throw Object.assign(new RangeError("odd"), { odd });
+}
+
+/** Returns a long text, while a child prints on its standard output. */
+export async function returnAmidNoise(length: number): Promise<string> {
+  const script = "while :; do echo noise noise noise; done";
+  spawn("sh", ["-c", script], { stdio: ["ignore", "inherit", "ignore"] });
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  return "x".repeat(length);
+}
+
+/** Blocks its process for a while, and says which one that is. */
+export function sleepAndTell(milliseconds: number): string {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);
+  return `${process.pid}`;
+}
+
+/** Prints again and again, and never ends. */
+export async function printOn(text: string): Promise<never> {
+  setInterval(() => console.log(text.repeat(100)), 1);
+  return await new Promise(() => {});
+}
+
+/** Prints parts of lines, one after the other. */
+export async function printInParts(parts: string[]): Promise<void> {
+  for (const part of parts) {
+    await new Promise((resolve) => process.stdout.write(part, resolve));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** Starts calls in this process again and again; says how often that was refused. */
+export async function mapOften(rounds: number): Promise<number> {
+  let refused = 0;
+  for (let round = 0; round < rounds; round++) {
+    for (let i = 0; i < 200; i++) {
+      try {
+        map((x: number) => x, [], { processes: 0 });
+      } catch {
+        refused++;
+      }
+      await Promise.resolve();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  return refused;
 }
