@@ -660,7 +660,7 @@ class Stop {
   }
 
   #listen(name: string, listener: () => void): void {
-    if (isIgnored(name as Deno.Signal)) return;
+    if (isIgnored(name)) return;
     try {
       if (!isSignal(name)) throw new TypeError();
       system.addSignalListener(name as Deno.Signal, listener);

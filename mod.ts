@@ -55,30 +55,12 @@ import type { CommandOptions } from "./src/programs.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
 import { nameOfGlobal, refer, see } from "./src/references.ts";
 import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
-import {
-  fileUrl,
-  fullPath,
-  type Stream,
-  succeeds,
-  system,
-  Watched,
-  writeAll,
-} from "./src/system.ts";
+import { fileUrl, fullPath, succeeds, system, Watched, writeAll } from "./src/system.ts";
 import { type Callable, encode, type Path } from "./src/values.ts";
 
 export { MARK, readTask };
-export type {
-  Callable,
-  CommandOptions,
-  Items,
-  MapOptions,
-  RunOptions,
-  State,
-  Step,
-  Stream,
-  Task,
-  Tasks,
-};
+export type { Stream } from "./src/system.ts";
+export type { Callable, CommandOptions, Items, MapOptions, RunOptions, State, Step, Task, Tasks };
 
 /** A value to come. Its parts are deferred values too, and calling one defers the call. */
 export type Deferred<T> = Marked<T> & Parts<NonNullable<T>> & Call<NonNullable<T>>;
@@ -305,7 +287,7 @@ export class TaskList<T = unknown> {
   #options: ListOptions;
   #skip: boolean;
   #pending = new Set<Promise<unknown>>();
-  #failed: Watched<Scheduled>[] = [];
+  #failed: { scheduled: Watched<Scheduled>; error: unknown }[] = [];
   #queue: { id: string; text: string; done: (isNew: Promise<boolean>) => void }[] = [];
   #writing?: Promise<void>;
 
@@ -344,8 +326,7 @@ export class TaskList<T = unknown> {
   ): Promise<Scheduled> {
     const scheduled = new Watched<Scheduled>((done) => done(this.#schedule(task, options)));
     const failed = (error: unknown) => {
-      this.#failed.push(scheduled);
-      reportAtEnd(error, () => this.#failed.includes(scheduled) && !scheduled.seen);
+      if (this.#failed.push({ scheduled, error }) === 1) reportAtEnd(() => this.#unseen());
     };
     const settled = Promise.prototype.then.call(scheduled, () => {}, failed); // which is not to see it
     this.#pending.add(settled);
@@ -428,7 +409,13 @@ export class TaskList<T = unknown> {
   /** Waits for what is being scheduled, and throws an error of it that nobody has seen. */
   async #arrived(): Promise<void> {
     await Promise.allSettled(this.#pending);
-    await this.#failed.splice(0).find(({ seen }) => !seen);
+    const unseen = this.#unseen();
+    this.#failed = [];
+    if (unseen) throw unseen.error;
+  }
+
+  #unseen(): { error: unknown } | undefined {
+    return this.#failed.find(({ scheduled }) => !scheduled.seen);
   }
 
   async *#tasks(state: State): Tasks<T> {

@@ -3336,6 +3336,30 @@ test("map() refuses the options that only a run has", () => {
   }
 });
 
+test("map() does not wait for a result that something else has printed into", () => {
+  using folder = temporary();
+  const [program, args, options] = writeProgram(
+    folder,
+    `import { returnAmidNoise } from "${fixtures}";
+     const lengths = Array.from({ length: 12 }, () => 200_000);
+     try {
+       for await (const text of map(returnAmidNoise, lengths, { processes: 2 })) {
+         if (text.length !== 200_000) console.error(text.length);
+       }
+     } catch (error) {
+       console.error((error as Error).message);
+     }`,
+  );
+  const shell = ["-c", `exec "$0" "$@" > /dev/null`, program, ...args];
+  const { status, stderr } = spawnSync("sh", shell, {
+    ...options,
+    encoding: "utf8",
+    timeout: 30_000,
+  });
+  assert.equal(status, 0, "it waits");
+  assert.match(stderr, /^(What this call gave was lost.*\n)?$/);
+});
+
 test("map() that a signal stops does not end as if all were done", () => {
   using folder = temporary();
   const { code, stdout, stderr } = runProgram(

@@ -55,12 +55,15 @@ export interface Task<T = unknown> {
   errorValue?: unknown;
 }
 
-/**
- * How a claim may be sealed: by a state; by `again`, for `done` after it has failed; or by `keep`, for
- * `fail` with the original, which was no task, beside it.
- */
-type Seal = "todo" | "done" | "fail" | "again" | "keep";
-const seals: readonly Seal[] = ["done", "fail", "todo", "again", "keep"];
+/** How a claim may be sealed, and the state that this stands for. */
+const seals = {
+  done: "done",
+  fail: "fail",
+  todo: "todo",
+  again: "done", // after it has failed
+  keep: "fail", // with the original, which was no task, beside it
+} as const;
+type Seal = keyof typeof seals;
 
 /** What is known of `path`, be it a dangling link; undefined if there is nothing. */
 export function infoOf(path: string): Deno.FileInfo | undefined {
@@ -259,12 +262,7 @@ function sealText(claim: string, seal: Seal, text: string): Omit<Sealed, "retrie
     }
     system.openSync(`${claim}~${seal}`, ASIDE).close(); // the task has removed its own file
   }
-  return { claim, state: target(seal), seal, file };
-}
-
-/** The state that a seal stands for. */
-function target(seal: Seal): State {
-  return seal === "keep" ? "fail" : seal === "again" ? "done" : seal;
+  return { claim, state: seals[seal], seal, file };
 }
 
 /** Takes back a seal whose outcome could not be brought to disk. */
@@ -288,7 +286,7 @@ function place(batch: Part[]): Set<string> {
   for (const { claim, seal, file } of batch) {
     file?.close();
     const { directory, id } = locate(claim);
-    const folder = seal && `${directory}/${target(seal)}`;
+    const folder = seal && `${directory}/${seals[seal]}`;
     if (!folder) continue;
     if (move(`${claim}+`, `${folder}/${id}.json`)) folders.add(folder);
     else if (exists(`${claim}+`)) throw new Error(`There is no folder \`${folder}\` any more`);
@@ -308,7 +306,7 @@ function clear(batch: Part[]): void {
 
 /** How a claim is sealed, if it is. */
 export function sealOf(claim: string): Seal | undefined {
-  return seals.find((seal) => exists(`${claim}~${seal}`));
+  return (Object.keys(seals) as Seal[]).find((seal) => exists(`${claim}~${seal}`));
 }
 
 /** Ends what a dead process began; says in which state the task is then. */
@@ -316,7 +314,7 @@ export function settle(claim: string): State | undefined {
   const seal = sealOf(claim);
   if (seal && isWhole(`${claim}+`)) {
     finish({ claim, seal });
-    return target(seal);
+    return seals[seal];
   }
   if (seal) move(`${claim}~${seal}`, claim); // as if it had not run
   const { directory, id } = locate(claim);

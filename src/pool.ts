@@ -910,5 +910,11 @@ function parseAnswer(text: string): Answer | Problem | undefined {
   try {
     const answer = parse(text);
     return Array.isArray(answer) ? answer as Answer : undefined;
-  } catch { /* a task has printed it */ }
+  } catch { // a task has printed it, or into it
+    const [, key] = /^\["([^"]*)","(?:done|fail)",/.exec(text) ?? [];
+    const message =
+      "What this call gave was lost, as something else printed to the standard output " +
+      "of its process meanwhile: let that write to a file";
+    return key === undefined ? undefined : [key, "fail", encodeThrown(new Error(message))];
+  }
 }

@@ -71,7 +71,8 @@ export function spawnGroup(command: string[], env?: Record<string, string>): Den
 
 let hasSetsid: boolean | undefined;
 
-function isThere(path: string): boolean {
+/** Whether there is something at a path, as far as we may look. */
+export function isThere(path: string): boolean {
   try {
     return !!system.lstatSync(path);
   } catch {
@@ -174,10 +175,12 @@ export function beforeEnd(stop: () => void, signal?: AbortSignal): () => void {
   return release;
 }
 
-/** Reports an error when the program ends, if it is so that nobody has seen it by then. */
-export function reportAtEnd(error: unknown, isUnseen: () => boolean): void {
+/** Reports, when the program ends, an error that nobody has seen by then. */
+export function reportAtEnd(unseen: () => { error: unknown } | undefined): void {
   const report = () => {
-    if (!isUnseen()) return;
+    const found = unseen();
+    if (!found) return;
+    const { error } = found;
     const text = error instanceof Error ? error.stack : error;
     writeAll(system.stderr, `Uncaught in \`schedule()\`: ${text}\n`);
     if (globalThis.Deno) Deno.exitCode ||= 1;
@@ -187,30 +190,32 @@ export function reportAtEnd(error: unknown, isUnseen: () => boolean): void {
   else nodeProcess().on("exit", report);
 }
 
+type Ending = "SIGINT" | "SIGTERM" | "SIGHUP";
+
 let status: string | undefined; // of this process, before we began to listen: what Deno catches, it always does
 
 /** Whether the system has noted a signal as one that is ignored (`SigIgn`) or caught (`SigCgt`). */
-function isNoted(mask: "SigIgn" | "SigCgt", name: string): boolean {
+function isNoted(mask: "SigIgn" | "SigCgt", name: Ending): boolean {
   try {
     status ??= system.readTextFileSync("/proc/self/status");
   } catch { /* not on Linux, or not permitted: then it is neither, as far as we know */ }
   const digits = new RegExp(`${mask}:\\s*(\\w+)`).exec(status ?? "")?.[1].slice(-8) ?? "0";
   const bit = { SIGHUP: 0, SIGINT: 1, SIGTERM: 14 }[name];
-  return bit !== undefined && (Number.parseInt(digits, 16) >> bit & 1) === 1;
+  return (Number.parseInt(digits, 16) >> bit & 1) === 1;
 }
 
-/** Whether this program was started so that a signal does nothing, as by `nohup`; then that remains so. */
-export function isIgnored(name: Deno.Signal): boolean {
-  const isIgnored = isNoted("SigIgn", name);
+/** Whether this program was started so that SIGHUP does nothing, as by `nohup`; then that remains so. */
+export function isIgnored(name: string): boolean {
+  const isIgnored = name === "SIGHUP" && isNoted("SigIgn", name);
   // as soon as Deno listens to one signal, it ends by any other that nobody listens to
-  if (isIgnored && globalThis.Deno) Deno.addSignalListener(name, doNothing);
+  if (isIgnored && globalThis.Deno) Deno.addSignalListener("SIGHUP", doNothing);
   return isIgnored;
 }
 
 const doNothing = () => {};
 
 /** Whether the program itself handles a signal; on Deno, whether it did when this was first asked. */
-function handlerOf(name: string): () => boolean {
+function handlerOf(name: Ending): () => boolean {
   if (!globalThis.Deno) return () => nodeProcess().listenerCount(name) > 0;
   const isHandled = isNoted("SigCgt", name);
   return () => isHandled;

@@ -169,6 +169,9 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
     for (const [, byDefault, name] of text.matchAll(declaration)) {
       addName(name, byDefault ? "default" : name);
     }
+    for (const [, name] of text.matchAll(/^\s*export\s+default\s+([\w$]+)\s*(?:;|$)/gm)) {
+      addName(name, "default");
+    }
     for (const [, names] of text.matchAll(/^\s*export\s*\{([^}]*)\}\s*(?:;|$)/gm)) {
       for (const [, name, alias] of names.matchAll(/([\w$]+)(?:\s+as\s+([\w$]+))?/g)) {
         addName(name, alias);

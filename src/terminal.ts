@@ -4,8 +4,9 @@
  * @module
  */
 
-import { exists, type State } from "./files.ts";
+import type { State } from "./files.ts";
 import { Lines } from "./lines.ts";
+import { isThere } from "./processes.ts";
 import {
   environment,
   isBundled,
@@ -67,14 +68,7 @@ export function program(): string {
 
 /** The name of the program that runs, if a shell finds one of that name, or else its path. */
 function wordFor(name: string): string {
-  const isThere = (path: string) => {
-    try {
-      return exists(`${path}/${name}`);
-    } catch {
-      return false; // in a directory that is not ours to read
-    }
-  };
-  const isFound = environment("PATH").split(":").some(isThere);
+  const isFound = environment("PATH").split(":").some((path) => isThere(`${path}/${name}`));
   const path = nearby(system.execPath());
   return isFound ? name : quote(path.includes("/") ? path : `./${path}`);
 }
