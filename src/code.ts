@@ -93,7 +93,7 @@ export function headOfError(stored: unknown): string {
 
 const headOf = ({ name, message }: { name: string; message: string }): string => {
   const [first, ...others] = message.trimEnd().split("\n");
-  const last = /It last printed:$/.test(first) ? ` ${others.at(-1)}` : "";
+  const last = /It last printed:$/.test(first) ? ` ${others.at(-1) ?? ""}` : "";
   return first ? `${name}: ${first}${last}` : name;
 };
 

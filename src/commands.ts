@@ -86,11 +86,9 @@ export function projectOf(text: string): string {
 
 /** Adds what a runner itself needs; after a flag that allows everything, a list would be a limit. */
 function withAccess(permissions: string[], paths: string[]): string[] {
-  const isLimited = (flag: string, short: string) =>
-    !permissions.includes(flag) && !permissions.includes(short);
-  const flags = Object.entries({ "--allow-read": "-R", "--allow-write": "-W" })
-    .filter((flag) => isLimited(...flag));
-  return [...permissions, ...flags.flatMap(([flag]) => paths.map((path) => `${flag}=${path}`))];
+  const names = [["--allow-read", "-R"], ["--allow-write", "-W"]];
+  const missing = names.filter((flags) => !flags.some((flag) => permissions.includes(flag)));
+  return [...permissions, ...missing.flatMap(([flag]) => paths.map((path) => `${flag}=${path}`))];
 }
 
 /** What the process of one task is told, and its steps; undefined if the task is very long, or is none. */

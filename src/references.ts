@@ -16,8 +16,8 @@ const known = new WeakMap<object, Promise<Reference>>();
 
 /** The functions that a module exports or imports: by identity, or by name for the main module. */
 const modules = new Map<string, Promise<Map<unknown, string>>>();
-/** The text of the main module. */
-let script = "";
+/** The text of the main module, with one kind of quotes; and the words in it. */
+let script = { text: "", words: new Set<string>() };
 /** The stack of where each function was first seen: to take one takes 20 µs, so it is done once. */
 const stacks = new WeakMap<object, string>();
 
@@ -60,36 +60,36 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
 }
 
 /**
- * Whether a function may be from a script: then all words and quoted texts of it are there, but for words
- * that a transpiler brings in, or takes from a constant.
+ * Whether a function may be from the main module: then all words and quoted texts of it are there, but for
+ * words that a transpiler brings in, or takes from a constant.
  */
-function isWrittenIn(script: string, call: Callable): boolean {
-  const own = `${call}`;
-  const wordsOf = (text: string) => text.match(/[\p{L}\p{N}_$]+/gu) ?? [];
-  const words = new Set(wordsOf(script));
+function isInScript(call: Callable): boolean {
+  const text = `${call}`;
   const isOdd = (word: string) => /^(\d.*|_.*|.*jsx.*|void|return)$/i.test(word);
-  const unquoted = script.replace(/["'`]/g, '"');
-  const quoted = own.match(/"[ \w.,:;!?()/-]+"|'[ \w.,:;!?()/-]+'/g) ?? [];
-  return wordsOf(own).every((word) => words.has(word) || isOdd(word)) &&
-    quoted.every((text) => unquoted.includes(`"${text.slice(1, -1)}"`));
+  const quoted = text.match(/"[ \w.,:;!?()/-]+"|'[ \w.,:;!?()/-]+'/g) ?? [];
+  return wordsOf(text).every((word) => script.words.has(word) || isOdd(word)) &&
+    quoted.every((text) => script.text.includes(alikeQuoted(text)));
 }
 
+const wordsOf = (text: string): string[] => text.match(/[\p{L}\p{N}_$]+/gu) ?? [];
+const alikeQuoted = (text: string): string => text.replace(/["'`]/g, '"');
+
 /** A script as the runtime reads it: Bun does some of its calculations beforehand. */
-function asRead(script: string, url: string): string {
+function asRead(text: string, url: string): string {
   type Transpiler = new (options: object) => { transformSync(text: string): string };
   const { Bun } = globalThis as unknown as { Bun?: { Transpiler: Transpiler } };
   const loader = /\.[cm]?([jt]sx?)$/.exec(url)?.[1] ?? "ts";
   const options = { loader, target: "bun", inline: true, minify: { syntax: true } };
   try {
-    return Bun ? script + new Bun.Transpiler(options).transformSync(script) : script;
+    return Bun ? text + new Bun.Transpiler(options).transformSync(text) : text;
   } catch {
-    return script;
+    return text;
   }
 }
 
 /** How an export must be declared to be this function: others may have its name. */
 function declarationOf(call: Callable): string {
-  if (!isWrittenIn(script, call)) return "";
+  if (!isInScript(call)) return "";
   const text = Function.prototype.toString.call(call);
   const isMethod = text.replace(/^async\s+/, "").replace(/^\*\s*/, "").startsWith(`${call.name}(`);
   const [, kind = "value"] = /^(?:async\s+)?(function|class)\b[\s*]*[\w$]/.exec(text) ?? [];
@@ -144,7 +144,8 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   if (url !== system.mainModule) {
     await add(url);
   } else { // the main module is still being evaluated: to import it would wait for ever
-    script = asRead(text, url);
+    const read = asRead(text, url);
+    script = { text: alikeQuoted(read), words: new Set(wordsOf(read)) };
     const code = text.replace(/\/\*.*?\*\/|(?<![:"'`])\/\/.*?$/gms, ""); // without comments
     const addName = (name: string, alias = name) => {
       const end = `${name.replaceAll("$", "\\$")}(?![\\w$])`;
