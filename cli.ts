@@ -904,8 +904,7 @@ async function* linesOf(file: string, isStrict = true): AsyncGenerator<string, v
     try {
       rest += decoder.decode(chunk, { stream: !isEnd });
     } catch {
-      const [before] = new TextDecoder().decode(chunk).split("\ufffd");
-      throw new UsageError(`Line ${number + before.split("\n").length - 1} is not in UTF-8`);
+      throw new UsageError(`Line ${number + linesBeforeFault(chunk)} is not in UTF-8`);
     }
     const lines = rest.split("\n");
     rest = lines.pop()!;
@@ -913,6 +912,22 @@ async function* linesOf(file: string, isStrict = true): AsyncGenerator<string, v
     yield* lines;
   }
   if (rest) yield rest;
+}
+
+/** How many lines end before the first that is not in UTF-8; what this begins with may end a character. */
+function linesBeforeFault(bytes: Uint8Array): number {
+  const begin = bytes.findIndex((byte) => (byte & 0xc0) !== 0x80);
+  for (let start = begin, lines = 0; start >= 0; lines++) {
+    const end = bytes.indexOf(10, start);
+    try {
+      const line = bytes.subarray(start, end < 0 ? bytes.length : end);
+      new TextDecoder("utf-8", { fatal: true }).decode(line, { stream: end < 0 });
+    } catch {
+      return lines;
+    }
+    start = end < 0 ? -1 : end + 1;
+  }
+  return 0; // then it was where this and what came before meet
 }
 
 // ------------------------------------------------------------------------------------- looking

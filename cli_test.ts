@@ -663,6 +663,8 @@ function suite(): void {
     ];
     for (const line of lines) assert.deepEqual(list.shell(line).stderr, "");
     assert.equal(list.count("done"), 4);
+    list.write("list/todo/a\tb.json", JSON.stringify({ steps: [{ value: 1 }] }));
+    assert.equal(list.forrest("exec", "list/todo/a\tb.json").stdout, "1\n");
   });
 
   // -------------------------------------------------------------------------------------- add
@@ -798,6 +800,12 @@ function suite(): void {
     );
     const { code, stderr } = list.forrest("add", "other", "./tasks.ts#double", "bytes");
     assert.match(stderr, /Line 70002 is not in UTF-8/);
+    const text = `${"a".repeat(65_535)}é\nx \ufffd y\n\n\n\n\n`; // the buffer ends in a character
+    writeFileSync(list.file("bytes"), Uint8Array.from([...Buffer.from(text), 0xff, 10]));
+    assert.match(
+      list.forrest("add", "other", "./tasks.ts#double", "bytes").stderr,
+      /Line 7 is not/,
+    );
     assert.equal(code, 2);
   });
 

@@ -53,7 +53,7 @@ import {
 import { reportAtEnd } from "./src/processes.ts";
 import type { CommandOptions } from "./src/programs.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
-import { nameOfGlobal, refer, see } from "./src/references.ts";
+import { nameHere, refer, see } from "./src/references.ts";
 import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
 import { fileUrl, fullPath, succeeds, system, Watched, writeAll } from "./src/system.ts";
 import { type Callable, encode, type Path } from "./src/values.ts";
@@ -189,7 +189,7 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
  */
 export async function evaluate<T>(task: Deferred<T> | T): Promise<T> {
   const [steps, functions] = build(task);
-  for (const { into, key, call } of functions) into[key] = nameOfGlobal(call) ?? call;
+  for (const { into, key, call } of functions) into[key] = nameHere(call) ?? call;
   return await runSteps(steps) as T;
 }
 
@@ -287,6 +287,7 @@ export class TaskList<T = unknown> {
   #options: ListOptions;
   #skip: boolean;
   #pending = new Set<Promise<unknown>>();
+  #isReporting = false;
   #failed: { scheduled: Watched<Scheduled>; error: unknown }[] = [];
   #queue: { id: string; text: string; done: (isNew: Promise<boolean>) => void }[] = [];
   #writing?: Promise<void>;
@@ -326,7 +327,9 @@ export class TaskList<T = unknown> {
   ): Promise<Scheduled> {
     const scheduled = new Watched<Scheduled>((done) => done(this.#schedule(task, options)));
     const failed = (error: unknown) => {
-      if (this.#failed.push({ scheduled, error }) === 1) reportAtEnd(() => this.#unseen());
+      this.#failed.push({ scheduled, error });
+      if (!this.#isReporting) reportAtEnd(() => this.#unseen());
+      this.#isReporting = true;
     };
     const settled = Promise.prototype.then.call(scheduled, () => {}, failed); // which is not to see it
     this.#pending.add(settled);
@@ -369,10 +372,12 @@ export class TaskList<T = unknown> {
       await file.sync();
       const state = stateOf(this.directory, id);
       const failed = `${this.directory}/fail/${id}.json`;
-      const isAgain = state === "fail" && !!this.#options.retryFailed;
-      if (isAgain && move(aside, failed)) remove(`${failed}.original`); // at no time it is in two places
-      if (!state || isAgain) move(isAgain ? failed : aside, `${this.directory}/todo/${id}.json`);
-      else remove(aside);
+      const claim = aside.slice(0, -1); // which makes it ours, so that it is never in two places
+      const isAgain = state === "fail" && !!this.#options.retryFailed && move(failed, claim);
+      if (isAgain && move(aside, claim)) remove(`${failed}.original`);
+      if (!state || isAgain) {
+        system.renameSync(isAgain ? claim : aside, `${this.directory}/todo/${id}.json`);
+      } else remove(aside);
       return !state || isAgain;
     } catch (error) {
       remove(aside);
@@ -435,10 +440,11 @@ export class TaskList<T = unknown> {
   /** Moves failed tasks back to `todo`: all, those with the given ids, or those that `which` is for. */
   async retry(which?: string[] | ((task: Task<T>) => boolean)): Promise<number> {
     await Promise.allSettled(this.#pending);
-    const ids = new Set(Array.isArray(which) ? which : idsIn(this.directory, "fail"));
+    const ids = Array.isArray(which) ? new Set(which) : undefined;
     let moved = 0;
-    for (const id of ids) {
+    for (const id of idsIn(this.directory, "fail")) {
       const file = `${this.directory}/fail/${id}.json`;
+      if ((ids && !ids.has(id)) || !exists(file)) continue;
       if (typeof which === "function" && !which(readTask(file) as Task<T>)) continue;
       const original = `${file}.original`; // which may have been repaired
       if (infoOf(original)?.isFile) move(original, file);
@@ -527,7 +533,7 @@ export function map<R>(
     throw new TypeError(`There is nothing to map: ${rest[0]} cannot be iterated`);
   }
   const given = rest.find((item) => !isSource(item)) as MapOptions;
-  const options = withMapDefaults(given);
+  const options = withMapDefaults(given ?? {});
   see(call);
   return (async function* () {
     const { MapPool } = await import("./src/pool.ts"); // late, as the process of a call needs none

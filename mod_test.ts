@@ -463,6 +463,16 @@ test("a function in deferred data is passed on as a function", async () => {
   assert.equal(await resultOf(defer({ f: add }).f(1, 2)), 3);
 });
 
+test("evaluate() calls the global that was given, also if its name means another now", async () => {
+  const real = globalThis.btoa;
+  try {
+    globalThis.btoa = (text: string) => `stub:${text}`;
+    assert.equal(await evaluate(defer(real, "x")), "eA==");
+  } finally {
+    globalThis.btoa = real;
+  }
+});
+
 test("evaluate() calls a method of a global on its owner, as a run does", async () => {
   const task = defer(Promise.all, [1, 2]);
   assert.deepEqual(await evaluate(task), [1, 2]);
@@ -985,6 +995,42 @@ test("a function that another module hides is not taken for an export with its n
   assert.deepEqual(stdout.trim().split("\n"), ["handlers.crop 1", "main crop of main 2"]);
 });
 
+test("an exported function of a script is found, however the runtime prints it again", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const pad = (...texts: string[]) => texts.join("|");
+     enum Size { Small = "s" }
+     export function report(name: string) {
+       return pad(
+         "first line, which is long enough that the formatter breaks this call\\n",
+         "second",
+         "é",
+         Size.Small,
+         name,
+       );
+     }
+     export function broken(text: string) { return pad("a\\n",text   ,"it's",'b') }
+     const named = (x: number) => pad("named", \`\${x}\`);
+     export default named;
+     if (import.meta.main) {
+       for (const task of [defer(report, "x"), defer(broken, "y"), defer(named, 1)]) {
+         const tasks = new TaskList("list", { existOk: true });
+         tasks.schedule(task);
+         for await (const { returnValue, errorValue } of tasks.run()) {
+           console.log(JSON.stringify(returnValue ?? \`\${errorValue}\`));
+         }
+       }
+     }`,
+  );
+  assert.equal(stderr, "");
+  assert.deepEqual(stdout.trim().split("\n").map((line) => JSON.parse(line)), [
+    "first line, which is long enough that the formatter breaks this call\n|second|é|s|x",
+    "a\n|y|it's|b",
+    "named|1",
+  ]);
+});
+
 test("several imports may stand in one line", () => {
   using folder = temporary();
   const { stdout, stderr } = runProgram(
@@ -1469,6 +1515,16 @@ test("a `schedule()` that fails is reported at the end, if nobody has seen it", 
   const unseen = runProgram(folder, text(""));
   assert.equal(unseen.code, 1);
   assert.match(unseen.stderr, /^Uncaught in `schedule\(\)`: TypeError: `value` is a WeakMap/);
+  const thrice = runProgram(
+    folder,
+    text(`for (let i = 0; i < 3; i++) {
+       try {
+         for await (const _ of tasks.run()) { /* none */ }
+       } catch { /* it is seen */ }
+       tasks.schedule(i, { id: "../bad" });
+     }`),
+  );
+  assert.equal(thrice.stderr.match(/Uncaught/g)?.length, 1);
   const seen = runProgram(folder, text("await scheduled.catch(() => {});"));
   assert.deepEqual(seen, { code: 0, stdout: "", stderr: "" });
 });
@@ -2489,6 +2545,7 @@ test("options that are no numbers, or no arrays, are refused", () => {
   }
   refused({ retryDelay: null }, /Expected `retryDelay` to be a number/);
   refused({ ids: "i-12" }, /Expected `ids` to be an array/);
+  refused({ permissions: null }, /Expected `permissions` to be an array/);
 });
 
 test("what a task prints is no problem of its runner", async () => {
@@ -2597,6 +2654,32 @@ test("the log has whole lines, though a task prints them in parts", async () => 
   const printed = folder.lines("log").filter((line) => line.includes(" | "));
   const texts = printed.map((line) => line.slice(line.indexOf(" | ") + 3));
   assert.deepEqual(texts, ["one line", "", "and another", long, "last"]);
+});
+
+test("what tasks that share a process print in parts is logged before they end", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"), { logFile: folder.file("log") });
+  for (let i = 0; i < 6; i++) {
+    tasks.schedule(defer(fixture.printInParts, [`part${i}`]), { id: `t${i}` });
+  }
+  await Array.fromAsync(tasks.run({ processes: 1, concurrency: 2 }));
+  const lines = folder.lines("log");
+  const printed = lines.findIndex((line) => line.includes("part0"));
+  const ended = lines.findIndex((line) => /t0 is in `done`/.test(line));
+  assert.ok(printed >= 0 && printed < ended, lines.join("\n"));
+  assert.match(lines.at(-1)!, /is in `done`/);
+});
+
+test("ids that no file can have are ignored", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  await tasks.schedule(defer(fixture.throwDetailed, "broken"), { id: "a" });
+  const odd = ["x".repeat(300), "x\0", "../done/a", ""];
+  assert.deepEqual(await Array.fromAsync(tasks.run({ ids: odd })), []);
+  await Array.fromAsync(tasks.run({ ids: ["a", ...odd] }));
+  assert.equal(tasks.count().fail, 1);
+  renameSync(folder.file("list/fail/a.json"), folder.file("list/done/a.json"));
+  assert.equal(await tasks.retry(odd), 0);
 });
 
 test("a run under `nohup` does not end by SIGHUP", async () => {
@@ -3334,6 +3417,7 @@ test("map() refuses the options that only a run has", () => {
     const options = { [name]: 1 } as never;
     assert.throws(() => map((x: number) => x, [1], options), new RegExp(`no option \`${name}\``));
   }
+  map((x: number) => x, [1], { autokill: undefined } as never);
 });
 
 test("map() does not wait for a result that something else has printed into", () => {

@@ -6,7 +6,7 @@
 
 import type { Stream } from "./system.ts";
 
-/** What has been printed of a line. */
+/** What has been printed of a line, by a task, or by several: then `id` has all of theirs. */
 type Begun = { id: string; stream: Stream; text: string };
 
 const LONGEST = 1e6; // characters of a line that are kept together
@@ -18,8 +18,10 @@ export class Lines {
   /** Adds what a task has printed; gives the lines that are whole now. */
   add(text: string, stream: Stream, id: string): string {
     const key = `${stream} ${id}`;
-    const whole = (this.#begun.get(key)?.text ?? "") + text;
-    const end = whole.length > LONGEST ? whole.length : whole.lastIndexOf("\n") + 1;
+    const before = this.#begun.get(key)?.text ?? "";
+    const whole = before + text;
+    const last = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
+    const end = whole.length > LONGEST ? whole.length : last && before.length + last;
     this.#begun.set(key, { id, stream, text: whole.slice(end) });
     if (end === whole.length) this.#begun.delete(key);
     return whole.slice(0, end);
@@ -27,7 +29,8 @@ export class Lines {
 
   /** Takes the lines that a task has begun; those of all tasks, without an id. */
   take(id?: string): Begun[] {
-    const taken = [...this.#begun].filter(([, begun]) => id === undefined || id === begun.id);
+    const isIts = (ids: string) => id === undefined || ids === id || ids.split(",").includes(id);
+    const taken = [...this.#begun].filter(([, begun]) => isIts(begun.id));
     for (const [key] of taken) this.#begun.delete(key);
     return taken.map(([, begun]) => begun);
   }

@@ -72,9 +72,10 @@ export type Options =
 const ofMap = ["processes", "concurrency", "ordered", "session", "permissions"];
 
 /** The options of a `map`, with their defaults. */
-export function withMapDefaults(options: MapOptions = {}): Options {
-  const unknown = Object.keys(options).find((name) => !ofMap.includes(name));
-  if (unknown) throw new TypeError(`\`map\` has no option \`${unknown}\``);
+export function withMapDefaults(options: MapOptions): Options {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const unknown = given.find(([name]) => !ofMap.includes(name));
+  if (unknown) throw new TypeError(`\`map\` has no option \`${unknown[0]}\``);
   return withDefaults({ ...options, tasksPerProcess: Infinity }, 0);
 }
 
@@ -111,7 +112,7 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
   };
   Object.assign(checked, Object.fromEntries(given));
   for (const name of ["permissions", "ids"] as const) {
-    if (Array.isArray(checked[name] ?? [])) continue;
+    if (checked[name] === undefined || Array.isArray(checked[name])) continue;
     throw new TypeError(`Expected \`${name}\` to be an array`);
   }
   if ((!globalThis.Deno || isBundled) && !isUnlimited(checked.permissions)) {

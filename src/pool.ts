@@ -26,9 +26,18 @@ import {
 } from "./files.ts";
 import { Lines } from "./lines.ts";
 import { isUnlimited, type Items, type Options, type Tasks } from "./options.ts";
-import { beforeEnd, KILL, kill, killGroup, shell, spawnGroup, statusOf } from "./processes.ts";
+import {
+  beforeEnd,
+  isThere,
+  KILL,
+  kill,
+  killGroup,
+  shell,
+  spawnGroup,
+  statusOf,
+} from "./processes.ts";
 import { deathOf, isEndOfJob, type Program, programOf, resultOf, wordsOf } from "./programs.ts";
-import { nameOfGlobal, refer, type Reference } from "./references.ts";
+import { nameHere, refer, type Reference } from "./references.ts";
 import type { Told } from "./single.ts";
 import { apply, load, type Target } from "./steps.ts";
 import {
@@ -438,7 +447,7 @@ export class ListPool extends Pool {
     const isStuck = this.listed > 0 && this.fruitless > 3; // on names that nobody can claim
     const { ids } = this.options;
     const waits = (id: string) =>
-      /^[^./][^/]*$/.test(id) && exists(`${this.directory}/todo/${id}.json`);
+      /^[^./\0][^/\0]*$/.test(id) && isThere(`${this.directory}/todo/${id}.json`);
     const wanted = ids ? [...new Set(ids)].sort().filter(waits) : idsIn(this.directory, "todo");
     this.listed = wanted.length;
     this.ids = wanted[Symbol.iterator]();
@@ -497,9 +506,9 @@ export class ListPool extends Pool {
     if (new TextEncoder().encode(`${id}.json@${this.owner}`).length > 240) {
       if (this.tooLong.has(id)) return;
       this.tooLong.add(id);
-      const text = `\`${id}.json\` is left in \`todo\`, as its name is too long\n`;
+      const text = "is left in `todo`, as its name is too long\n";
       this.write(id, text);
-      return writeAll(system.stderr, text);
+      return writeAll(system.stderr, `\`${id}.json\` ${text}`);
     }
     // a network file system may say that a rename has failed when it has not
     if (!move(`${this.directory}/todo/${id}.json`, claim) && !exists(claim)) return this.goOn();
@@ -664,7 +673,7 @@ export class ListPool extends Pool {
   settled(claim: string, state?: State, retried = 1): void {
     const { id } = locate(claim);
     const path = `${this.directory}/${state}/${id}.json`;
-    for (const { text } of this.lines.take(id)) this.write(id, text, "| ");
+    for (const { id: ids, text } of this.lines.take(id)) this.write(ids, text, "| ");
     this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
     if (state === "todo") {
       const delay = Math.min(this.options.retryDelay * 1000 * 2 ** (retried - 1), LONGEST);
@@ -825,7 +834,7 @@ export class MapPool extends Pool {
     const { processes, concurrency } = this.options;
     try {
       if (processes) this.reference = await refer(this.callee);
-      else this.target = await load(nameOfGlobal(this.callee) ?? this.callee);
+      else this.target = await load(nameHere(this.callee) ?? this.callee);
       for await (const args of this.source) {
         this.waiting.push([`${this.read++}`, args]);
         this.change();

@@ -206,7 +206,7 @@ function isNoted(mask: "SigIgn" | "SigCgt", name: Ending): boolean {
 
 /** Whether this program was started so that SIGHUP does nothing, as by `nohup`; then that remains so. */
 export function isIgnored(name: string): boolean {
-  const isIgnored = name === "SIGHUP" && isNoted("SigIgn", name);
+  const isIgnored = isNoted("SigIgn", "SIGHUP") && name === "SIGHUP"; // noted before any is listened to
   // as soon as Deno listens to one signal, it ends by any other that nobody listens to
   if (isIgnored && globalThis.Deno) Deno.addSignalListener("SIGHUP", doNothing);
   return isIgnored;

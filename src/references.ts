@@ -16,7 +16,7 @@ const known = new WeakMap<object, Promise<Reference>>();
 
 /** The functions that a module exports or imports: by identity, or by name for the main module. */
 const modules = new Map<string, Promise<Map<unknown, string>>>();
-/** The text of the main module, with one kind of quotes; and the words in it. */
+/** The text of the main module, squashed, and the words in it. */
 let script = { text: "", words: new Set<string>() };
 /** The stack of where each function was first seen: to take one takes 20 µs, so it is done once. */
 const stacks = new WeakMap<object, string>();
@@ -65,14 +65,19 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
  */
 function isInScript(call: Callable): boolean {
   const text = `${call}`;
-  const isOdd = (word: string) => /^(\d.*|_.*|.*jsx.*|void|return)$/i.test(word);
+  const isOdd = (word: string) => /^(\d.*|_.*|.*jsx.*)$/i.test(word) || BROUGHT_IN.includes(word);
   const quoted = text.match(/"[ \w.,:;!?()/-]+"|'[ \w.,:;!?()/-]+'/g) ?? [];
+  const isThere = (quoted: string) =>
+    /^.\w+.$/.test(quoted) || script.text.includes(squash(quoted));
   return wordsOf(text).every((word) => script.words.has(word) || isOdd(word)) &&
-    quoted.every((text) => script.text.includes(alikeQuoted(text)));
+    quoted.every(isThere);
 }
 
+const BROUGHT_IN = "void return function let this null children createElement React".split(" ");
+
 const wordsOf = (text: string): string[] => text.match(/[\p{L}\p{N}_$]+/gu) ?? [];
-const alikeQuoted = (text: string): string => text.replace(/["'`]/g, '"');
+/** A text without what differs if it is printed again, be it JSX. */
+const squash = (text: string): string => text.replace(/\s+/g, "").replace(/["'`<>{}]/g, '"');
 
 /** A script as the runtime reads it: Bun does some of its calculations beforehand. */
 function asRead(text: string, url: string): string {
@@ -99,6 +104,14 @@ function declarationOf(call: Callable): string {
 /** The name of a function that is global, or that a global object has. */
 export function nameOfGlobal(call: Callable): string | undefined {
   return globals().get(call);
+}
+
+/** The same, unless something else has that name in this process by now. */
+export function nameHere(call: Callable): string | undefined {
+  const name = nameOfGlobal(call);
+  let value: unknown = globalThis;
+  for (const key of name?.split(".") ?? []) value = Object(value)[key];
+  return value === call ? name : undefined;
 }
 
 let globalNames: Map<unknown, string> | undefined;
@@ -145,7 +158,7 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
     await add(url);
   } else { // the main module is still being evaluated: to import it would wait for ever
     const read = asRead(text, url);
-    script = { text: alikeQuoted(read), words: new Set(wordsOf(read)) };
+    script = { text: squash(read), words: new Set(wordsOf(read)) };
     const code = text.replace(/\/\*.*?\*\/|(?<![:"'`])\/\/.*?$/gms, ""); // without comments
     const addName = (name: string, alias = name) => {
       const end = `${name.replaceAll("$", "\\$")}(?![\\w$])`;

@@ -45,7 +45,8 @@ export function fileUrl(path: string): string {
   if (path.startsWith("file:") || /^[a-z][a-z+.-]+:/i.test(path)) return path;
   const url = new URL("file:///");
   const isAbsolute = /^([A-Z]:)?[\\/]/i.test(path);
-  url.pathname = (isAbsolute ? path : `${system.cwd()}/${path}`).replaceAll("%", "%25");
+  const full = isAbsolute ? path : `${system.cwd()}/${path}`;
+  url.pathname = full.replace(/[%\t\n\r]/g, encodeURIComponent); // what it would read, or leave out
   return url.href;
 }
 
