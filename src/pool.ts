@@ -626,16 +626,17 @@ export class ListPool extends Pool {
     if (held?.secret && held.secret === state) return this.take(runner, claim, detail as Told);
     if (!held || exists(claim)) return false;
     const { id } = locate(claim);
-    const isFiled = state === "todo"
-      ? !sealOf(claim) && stateOf(this.directory, id)
-      : exists(`${this.directory}/${state}/${id}.json`);
-    if (!isFiled) return false;
+    // what goes to `todo` may be anywhere by now; if it is done, what says otherwise was forged
+    const found = state === "todo"
+      ? sealOf(claim) ? undefined : stateOf(this.directory, id)
+      : exists(`${this.directory}/${state}/${id}.json`) && state;
+    if (!found) return false;
     clearTimeout(held.timer);
     runner.held.delete(claim);
     this.count();
     this.limit(runner);
     this.begin(runner);
-    this.settled(claim, state, detail as number);
+    this.settled(claim, found === "done" || found === "fail" ? found : state, detail as number);
     return true;
   }
 
