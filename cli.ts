@@ -21,6 +21,7 @@ import {
   fileUrl,
   fullPath,
   isBundled,
+  LONGEST_TIMER,
   parse as parseJson,
   pathOf,
   sleep,
@@ -555,9 +556,13 @@ function runOptions(input: Input): RunOptions {
 /** The session module, which must be there if it is a file. */
 function sessionOf(input: Input): string | undefined {
   const session = input.text("session");
-  if (!session || /^[a-z][a-z+.-]+:/i.test(session) || exists(session)) return session;
+  if (!session || mayBeModule(session)) return session;
   throw new UsageError(`\`--session\`: there is no module \`${session}\``);
 }
+
+/** Whether there may be such a module: of a file, that is looked up. */
+const mayBeModule = (specifier: string): boolean =>
+  /^[a-z][a-z+.-]+:/i.test(specifier) || exists(specifier);
 
 /** The names that the options of `run()` have here. */
 function withOptionNames(message: string): string {
@@ -629,7 +634,7 @@ class Clock {
 
   /** Calls `action` a second before the end: time to kill what runs, and to put it back. */
   beforeEnd(action: () => void): () => void {
-    if (this.seconds >= 2 ** 31 / 1000) return () => {};
+    if (this.seconds * 1000 > LONGEST_TIMER) return () => {};
     const timer = setTimeout(action, Math.max(0, this.left() - 1) * 1000);
     return () => clearTimeout(timer);
   }
@@ -843,8 +848,7 @@ function callTask(target = "", isJson: boolean): MakeTask {
     const given = target ? `\`${target}\` names no function` : "The function is missing";
     throw new UsageError(`${given}: write MODULE#EXPORT, or \`-- PROGRAM\` for a program`);
   }
-  const isPath = !/^[a-z][a-z+.-]+:/i.test(module);
-  if (isPath && !exists(module)) throw new UsageError(`There is no module \`${module}\``);
+  if (!mayBeModule(module)) throw new UsageError(`There is no module \`${module}\``);
   const url = new URL(fileUrl(module));
   url.hash = name;
   return (line, number) => {

@@ -6,7 +6,7 @@
 
 import { exists, infoOf, move, record, remove, settle, type State } from "./files.ts";
 import { KILL, NAMESPACE, printedBy, shell, START } from "./processes.ts";
-import { environment, succeeds, system } from "./system.ts";
+import { environment, LONGEST_TIMER, succeeds, system } from "./system.ts";
 import { encodeThrown } from "./values.ts";
 
 let lastId = 0;
@@ -74,7 +74,7 @@ export const lease = 1000 * leaseOf(environment("FORREST_LEASE") || "60");
 
 function leaseOf(text: string): number {
   const seconds = Number(text);
-  if (seconds > 0 && seconds < 2 ** 31 / 1000) return seconds;
+  if (seconds > 0 && seconds * 1000 <= LONGEST_TIMER) return seconds;
   throw new RangeError(`Expected \`FORREST_LEASE\` to be a number of seconds, got \`${text}\``);
 }
 

@@ -69,19 +69,22 @@ export type Options =
   & Pick<RunOptions & MapOptions, Exclude<Optional, "session">>
   & { session?: string }; // the URL of the module
 
+/** The options that are given, as `undefined` is as good as none. */
+const namesOf = (options: object): string[] =>
+  Object.entries(options).flatMap(([name, value]) => value === undefined ? [] : name);
+
 const ofMap = ["processes", "concurrency", "ordered", "session", "permissions"];
 
 /** The options of a `map`, with their defaults. */
 export function withMapDefaults(options: MapOptions): Options {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const unknown = given.find(([name]) => !ofMap.includes(name));
-  if (unknown) throw new TypeError(`\`map\` has no option \`${unknown[0]}\``);
+  const unknown = namesOf(options).find((name) => !ofMap.includes(name));
+  if (unknown) throw new TypeError(`\`map\` has no option \`${unknown}\``);
   return withDefaults({ ...options, tasksPerProcess: Infinity }, 0);
 }
 
 /** The options with their defaults; throws if one is out of range. */
 export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const given = namesOf(options) as (keyof Options)[];
   const checked: Options = {
     processes: navigator.hardwareConcurrency,
     autokill: Infinity,
@@ -95,10 +98,8 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     permissions: options.permissions ??
       (options.processes === 0 ? ["--allow-all"] : allPermissions()),
   };
-  const unknown = given.find(([name]) =>
-    !(name in checked) && !optional.includes(name as Optional)
-  );
-  if (unknown) throw new TypeError(`There is no option \`${unknown[0]}\``);
+  const unknown = given.find((name) => !(name in checked) && !optional.includes(name as Optional));
+  if (unknown) throw new TypeError(`There is no option \`${unknown}\``);
   if (options.signal && !(options.signal instanceof AbortSignal)) {
     throw new TypeError("Expected `signal` to be an AbortSignal");
   }
@@ -110,7 +111,7 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
     throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
   };
-  Object.assign(checked, Object.fromEntries(given));
+  Object.assign(checked, Object.fromEntries(given.map((name) => [name, options[name]])));
   for (const name of ["permissions", "ids"] as const) {
     if (checked[name] === undefined || Array.isArray(checked[name])) continue;
     throw new TypeError(`Expected \`${name}\` to be an array`);

@@ -42,6 +42,7 @@ import type { Told } from "./single.ts";
 import { apply, load, type Target } from "./steps.ts";
 import {
   environment,
+  LONGEST_TIMER,
   parse,
   sleep,
   type Stream,
@@ -53,9 +54,6 @@ import {
 import { type Callable, decode, encode, encodeThrown } from "./values.ts";
 
 type Timer = ReturnType<typeof setTimeout>;
-
-/** For how many milliseconds a timer can wait. */
-const LONGEST = 2 ** 31 - 1;
 
 /** What a runner is told when it starts. */
 export type Settings = {
@@ -677,7 +675,7 @@ export class ListPool extends Pool {
     for (const { id: ids, text } of this.lines.take(id)) this.write(ids, text, "| ");
     this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
     if (state === "todo") {
-      const delay = Math.min(this.options.retryDelay * 1000 * 2 ** (retried - 1), LONGEST);
+      const delay = Math.min(this.options.retryDelay * 1000 * 2 ** (retried - 1), LONGEST_TIMER);
       const timer = setTimeout(() => {
         this.delays.delete(timer);
         this.again.push(id);
@@ -698,7 +696,7 @@ export class ListPool extends Pool {
     for (const [claim, task] of [...runner.held].slice(0, concurrency)) {
       if (task.begun) continue;
       task.begun = new Date();
-      if (autokill * 1000 > LONGEST) continue;
+      if (autokill * 1000 > LONGEST_TIMER) continue;
       task.timer = setTimeout(() => this.try(() => this.kill(runner, claim)), autokill * 1000);
     }
   }
@@ -922,9 +920,10 @@ function parseAnswer(text: string): Answer | Problem | undefined {
     return Array.isArray(answer) ? answer as Answer : undefined;
   } catch { // a task has printed it, or into it
     const [, key] = /^\["([^"]*)","(?:done|fail)",/.exec(text) ?? [];
+    if (key === undefined) return;
     const message =
       "What this call gave was lost, as something else printed to the standard output " +
       "of its process meanwhile: let that write to a file";
-    return key === undefined ? undefined : [key, "fail", encodeThrown(new Error(message))];
+    return [key, "fail", encodeThrown(new Error(message))];
   }
 }

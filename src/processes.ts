@@ -159,7 +159,7 @@ export function beforeEnd(stop: () => void, signal?: AbortSignal): () => void {
     target.addEventListener(event, stop);
     undo.push(() => target.removeEventListener(event, stop));
   };
-  listen(globalThis.Deno ? globalThis : exitOfNode(), globalThis.Deno ? "unload" : "exit");
+  listen(...exit());
   if (signal) listen(signal, "abort");
   for (const name of signal ? [] : ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     if (isIgnored(name)) continue;
@@ -186,8 +186,8 @@ export function reportAtEnd(unseen: () => { error: unknown } | undefined): void 
     if (globalThis.Deno) Deno.exitCode ||= 1;
     else nodeProcess().exitCode ||= 1;
   };
-  if (globalThis.Deno) addEventListener("unload", report);
-  else nodeProcess().on("exit", report);
+  const [target, event] = exit();
+  target.addEventListener(event, report);
 }
 
 type Ending = "SIGINT" | "SIGTERM" | "SIGHUP";
@@ -223,10 +223,12 @@ function handlerOf(name: Ending): () => boolean {
 
 type Emitter = Pick<EventTarget, "addEventListener" | "removeEventListener">;
 
-function exitOfNode(): Emitter {
+/** What tells that this program ends, and the name of that event. */
+function exit(): [Emitter, string] {
+  if (globalThis.Deno) return [globalThis, "unload"];
   const process = nodeProcess();
   const [on, off] = [process.on.bind(process), process.off.bind(process)];
-  return { addEventListener: on, removeEventListener: off } as unknown as Emitter;
+  return [{ addEventListener: on, removeEventListener: off } as unknown as Emitter, "exit"];
 }
 
 /** When process $0 started, as a text that no other one with its id has had; `dead` if it is dead. */

@@ -11,6 +11,12 @@ import type { Callable } from "./values.ts";
 /** The name of a global, `MODULE#EXPORT`, or the text of the function. */
 export type Reference = string | { source: string };
 
+type Bun = {
+  resolveSync(specifier: string, from: string): string;
+  Transpiler: new (options: object) => { transformSync(text: string): string };
+};
+const { Bun: bun } = globalThis as unknown as { Bun?: Bun };
+
 /** What each function is stored as, or will be. */
 const known = new WeakMap<object, Promise<Reference>>();
 
@@ -34,7 +40,7 @@ export function refer(call: Callable): Promise<Reference> {
 }
 
 async function findReference(call: Callable, stack: string): Promise<Reference> {
-  const builtin = nameOfGlobal(call);
+  const builtin = globals().get(call);
   if (builtin) return builtin;
   const own = new URL("..", import.meta.url).href;
   for (const [, place] of stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm)) {
@@ -42,7 +48,8 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
     if (url === `${own}mod.ts` || url.startsWith(`${own}src/`)) continue;
     if (!modules.has(url)) modules.set(url, findFunctions(url));
     const functions = await modules.get(url)!;
-    const found = functions.get(call) ?? functions.get(declarationOf(call));
+    const isMain = url === system.mainModule; // which has names in place of functions
+    const found = functions.get(call) ?? (isMain && functions.get(declarationOf(call)));
     if (found) return found;
   }
   const source = Function.prototype.toString.call(call);
@@ -60,11 +67,10 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
 }
 
 /**
- * Whether a function may be from the main module: then all words and quoted texts of it are there, but for
+ * Whether a function of this text may be from the main module: then all words and quoted texts of it are there, but for
  * words that a transpiler brings in, or takes from a constant.
  */
-function isInScript(call: Callable): boolean {
-  const text = `${call}`;
+function isInScript(text: string): boolean {
   const isOdd = (word: string) => /^(\d.*|_.*|.*jsx.*)$/i.test(word) || BROUGHT_IN.includes(word);
   const quoted = text.match(/"[ \w.,:;!?()/-]+"|'[ \w.,:;!?()/-]+'/g) ?? [];
   const isThere = (quoted: string) =>
@@ -81,12 +87,10 @@ const squash = (text: string): string => text.replace(/\s+/g, "").replace(/["'`<
 
 /** A script as the runtime reads it: Bun does some of its calculations beforehand. */
 function asRead(text: string, url: string): string {
-  type Transpiler = new (options: object) => { transformSync(text: string): string };
-  const { Bun } = globalThis as unknown as { Bun?: { Transpiler: Transpiler } };
   const loader = /\.[cm]?([jt]sx?)$/.exec(url)?.[1] ?? "ts";
   const options = { loader, target: "bun", inline: true, minify: { syntax: true } };
   try {
-    return Bun ? text + new Bun.Transpiler(options).transformSync(text) : text;
+    return bun ? text + new bun.Transpiler(options).transformSync(text) : text;
   } catch {
     return text;
   }
@@ -94,21 +98,16 @@ function asRead(text: string, url: string): string {
 
 /** How an export must be declared to be this function: others may have its name. */
 function declarationOf(call: Callable): string {
-  if (!isInScript(call)) return "";
   const text = Function.prototype.toString.call(call);
+  if (!isInScript(text)) return "";
   const isMethod = text.replace(/^async\s+/, "").replace(/^\*\s*/, "").startsWith(`${call.name}(`);
   const [, kind = "value"] = /^(?:async\s+)?(function|class)\b[\s*]*[\w$]/.exec(text) ?? [];
   return `${isMethod ? "method" : kind} ${call.name}`;
 }
 
-/** The name of a function that is global, or that a global object has. */
-export function nameOfGlobal(call: Callable): string | undefined {
-  return globals().get(call);
-}
-
-/** The same, unless something else has that name in this process by now. */
+/** The name of a function that is global, or that a global object has, unless something else has it by now. */
 export function nameHere(call: Callable): string | undefined {
-  const name = nameOfGlobal(call);
+  const name = globals().get(call);
   let value: unknown = globalThis;
   for (const key of name?.split(".") ?? []) value = Object(value)[key];
   return value === call ? name : undefined;
@@ -197,9 +196,6 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
 
 function resolve(specifier: string, base: string): string {
   if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
-  const { Bun: bun } = globalThis as unknown as {
-    Bun?: { resolveSync(specifier: string, from: string): string };
-  };
   const fromBase = () =>
     bun?.resolveSync(specifier, pathOf(new URL(".", base).href)) ??
       nodeProcess().getBuiltinModule("node:module").createRequire(base).resolve(specifier);

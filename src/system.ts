@@ -105,6 +105,9 @@ export function forgetToJSON(): void {
   for (const { prototype } of [Object, Array]) delete (prototype as { toJSON?: unknown }).toJSON;
 }
 
+/** For how many milliseconds a timer can wait. */
+export const LONGEST_TIMER = 2 ** 31 - 1;
+
 /** Resolves after so many milliseconds. */
 export function sleep(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
