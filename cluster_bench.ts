@@ -17,7 +17,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { TaskList } from "./mod.ts";
-import { ListPool } from "./src/pool.ts";
+import { ListPool } from "./src/list_pool.ts";
 
 const TASKS = 100_000;
 const RUNS = [1, 8, 32]; // the last one is to end the list

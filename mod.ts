@@ -404,7 +404,7 @@ export class TaskList<T = unknown> {
 
   async *#run(options: Options, progress: { total?: number }): Tasks<T> {
     await this.#arrived();
-    const { ListPool } = await import("./src/pool.ts"); // late, as the process of a task needs none
+    const { ListPool } = await import("./src/list_pool.ts"); // late, as the process of a task needs none
     const { logFile } = this.#options;
     const pool = new ListPool(this.directory, options, logFile, progress, this.#pending);
     yield* pool.run() as Tasks<T>;
@@ -536,7 +536,7 @@ export function map<R>(
   const options = withMapDefaults(given ?? {});
   see(call);
   return (async function* () {
-    const { MapPool } = await import("./src/pool.ts"); // late, as the process of a call needs none
+    const { MapPool } = await import("./src/map_pool.ts"); // late, as the process of a call needs none
     yield* new MapPool(call, options, sources).run() as AsyncGenerator<R, void, void>;
   })();
 }

@@ -28,7 +28,7 @@ import { inspect } from "node:util";
 import { command, defer, type Deferred, evaluate, exec, map, readTask } from "./mod.ts";
 import { type RunOptions, type Task, TaskList } from "./mod.ts";
 import { withDefaults } from "./src/options.ts";
-import { ListPool } from "./src/pool.ts";
+import { ListPool } from "./src/list_pool.ts";
 import * as fixture from "./testdata/tasks.ts";
 import { add, identity, prepare, trace } from "./testdata/tasks.ts";
 import { shout } from "./testdata/session.ts";
