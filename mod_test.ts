@@ -3405,6 +3405,20 @@ test("ezq: collatz in this process, sorted, into a printer in another", async ()
   assert.deepEqual(printed.slice(0, 4), ["0 0", "1 4", "2 1", "3 10"]);
 });
 
+test("map() shares out the last calls of an array, which may be slow", async () => {
+  const slowOnes = async (number: number) => {
+    if (number >= 4000) await new Promise((resolve) => setTimeout(resolve, 200));
+    return number >= 4000 ? globalThis.process?.pid ?? Deno.pid : 0;
+  };
+  const calls = new Map<number, number>();
+  const numbers = Array.from({ length: 4020 }, (_, number) => number);
+  for await (const pid of map(slowOnes, numbers, { processes: 2 })) {
+    calls.set(pid, (calls.get(pid) ?? 0) + 1);
+  }
+  calls.delete(0);
+  assert.ok(Math.min(...calls.values()) > 5 && calls.size === 2, `${[...calls.values()]}`);
+});
+
 test("map() with 0 processes needs no other, and calls as a run would", async () => {
   const dates = await Array.fromAsync(map(Date as never, [0], { processes: 0 }));
   assert.deepEqual(dates, [new Date(0)]);

@@ -24,6 +24,7 @@ export class MapPool extends Pool {
   reference?: Reference;
   target?: Target; // in this process
   readonly source: AsyncGenerator<unknown[], void, void>;
+  readonly arrays: unknown[][]; // those of the sources of which the length is known
   makeRoom = (): void => {}; // lets more be read
 
   constructor(
@@ -33,6 +34,7 @@ export class MapPool extends Pool {
   ) {
     super(options);
     this.source = zip(sources);
+    this.arrays = sources.filter((source) => Array.isArray(source));
   }
 
   run(): AsyncGenerator<unknown, void, void> {
@@ -88,7 +90,10 @@ export class MapPool extends Pool {
 
   fill(): void {
     const { processes, concurrency } = this.options;
-    const room = Math.max(concurrency, this.depth(8));
+    // near the end no more than its share of what is left, as the last calls may be slow
+    const left = Math.min(...this.arrays.map(({ length }) => length)) - this.read;
+    const share = Math.ceil(left / processes / 2);
+    const room = Math.max(concurrency, Math.min(this.depth(8), share));
     while (!this.isStopped && this.waiting.length) {
       const runner = this.leastBusy(room);
       const isFull = processes ? !runner && this.running() >= processes : this.here >= concurrency;
