@@ -612,10 +612,13 @@ const TIME_IS_OVER = "The time is over (`--time-left`)";
 
 /** Knows what can still be done in the time that is left. */
 class Clock {
+  readonly seconds: number;
   #runtimes: number[] = [];
   #expected = 0;
 
-  constructor(readonly seconds = Infinity) {}
+  constructor(seconds = Infinity) {
+    this.seconds = seconds;
+  }
 
   left(): number {
     return this.seconds - performance.now() / 1000;

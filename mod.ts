@@ -63,7 +63,9 @@ export type { Stream } from "./src/system.ts";
 export type { Callable, CommandOptions, Items, MapOptions, RunOptions, State, Step, Task, Tasks };
 
 /** A value to come. Its parts are deferred values too, and calling one defers the call. */
-export type Deferred<T> = Marked<T> & Parts<NonNullable<T>> & Call<NonNullable<T>>;
+export type Deferred<T> =
+  & Marked<T>
+  & ([NonNullable<T>] extends [never] ? unknown : Parts<NonNullable<T>> & Call<NonNullable<T>>);
 
 /** What marks a deferred value. */
 export type Marked<T> = { readonly [MARK]: T };
@@ -74,19 +76,29 @@ export type Parts<T, K extends keyof T = keyof T> = 0 extends 1 & T
   ? { readonly [key: string]: Deferred<any> } & ((...args: any[]) => Deferred<any>)
   : { readonly [P in K]-?: Deferred<T[P]> };
 
-/** The deferred call of a `T`, if it is a function; of the overloads of one, the last four count. */
-export type Call<T> = T extends {
+/** The deferred call of a `T`, if it is a function. */
+export type Call<T> = Signatures<T> extends [infer P, infer Q, infer R, infer S]
+  ? Signature<P> & Signature<Q> & Signature<R> & Signature<S>
+  : unknown;
+
+/** The deferred call of a function with one signature: its arguments, and what it returns. */
+export type Signature<S> = S extends [infer A extends readonly unknown[], infer R]
+  ? (...args: Inputs<A>) => Deferred<Awaited<R>>
+  : never;
+
+/** The last four signatures of a function. TypeScript repeats the first for those that it does not have. */
+export type Signatures<F> = F extends {
   (...args: infer A): infer P;
   (...args: infer B): infer Q;
   (...args: infer C): infer R;
   (...args: infer D): infer S;
-} ? Signature<A, P> & Signature<B, Q> & Signature<C, R> & Signature<D, S>
+} ? [[A, P], [B, Q], [C, R], [D, S]]
   : unknown;
 
-/** One signature of a function. TypeScript repeats the first for those that it does not have. */
-export type Signature<A extends readonly unknown[], R> = (
-  ...args: Inputs<A>
-) => Deferred<Awaited<R>>;
+/** What those of the signatures return that take the arguments `A`. */
+export type Returned<S, A> = S extends [infer P extends readonly unknown[], infer R]
+  ? A extends Inputs<P> ? R : never
+  : never;
 
 /** Any class. */
 // deno-lint-ignore no-explicit-any
@@ -128,6 +140,11 @@ export function defer<A extends readonly unknown[], R>(
   call: (...args: A) => R,
   ...args: Inputs<A>
 ): Deferred<Awaited<R>>;
+/** Defers a call of a function with several signatures, of which the last four count. */
+export function defer<F extends Callable, A extends Inputs<Signatures<F>[number][0]>>(
+  call: F,
+  ...args: A
+): Deferred<Awaited<Returned<Signatures<F>[number], A>>>;
 /** Defers a construction. */
 export function defer<C extends Constructor>(
   call: C,
@@ -137,10 +154,11 @@ export function defer<C extends Constructor>(
 // deno-lint-ignore no-explicit-any
 export function defer(call: URL, ...args: unknown[]): Deferred<any>;
 /** Defers plain data. */
-export function defer<T>(value: T): Deferred<T>;
+export function defer<T>(
+  value: T extends Callable | Constructor ? T extends Marked<unknown> ? T : never : T,
+): Deferred<T extends Marked<infer V> ? V : T>;
 export function defer(call: unknown, ...args: unknown[]): unknown {
   if (partOf(call) && !args.length) return call;
-  if (typeof call === "function" && !partOf(call)) see(call as Callable);
   const isCall = typeof call === "function" || (call instanceof URL && call.hash);
   return deferred(isCall ? newStep(partOf(call) ?? call, args) : newStep(undefined, [call]));
 }
@@ -187,7 +205,7 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
  * console.log(await evaluate(defer(Math.max, 3, defer(Math.sqrt, 16)))); // 4
  * ```
  */
-export async function evaluate<T>(task: Deferred<T> | T): Promise<T> {
+export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
   const [steps, functions] = build(task);
   for (const { into, key, call } of functions) into[key] = nameHere(call) ?? call;
   return await runSteps(steps) as T;
@@ -322,7 +340,7 @@ export class TaskList<T = unknown> {
    * state, is not scheduled again.
    */
   schedule(
-    task: Deferred<T> | T,
+    task: Input<T>,
     options: { metadata?: unknown; id?: string } = {},
   ): Promise<Scheduled> {
     const scheduled = new Watched<Scheduled>((done) => done(this.#schedule(task, options)));
@@ -406,8 +424,8 @@ export class TaskList<T = unknown> {
     await this.#arrived();
     const { ListPool } = await import("./src/list_pool.ts"); // late, as the process of a task needs none
     const { logFile } = this.#options;
-    const pool = new ListPool(this.directory, options, logFile, progress, this.#pending);
-    yield* pool.run() as Tasks<T>;
+    const list = { directory: this.directory, logFile, pending: this.#pending, progress };
+    yield* new ListPool(list, options).run() as Tasks<T>;
     await this.#arrived();
   }
 
@@ -532,8 +550,7 @@ export function map<R>(
   if (!sources.length) {
     throw new TypeError(`There is nothing to map: ${rest[0]} cannot be iterated`);
   }
-  const given = rest.find((item) => !isSource(item)) as MapOptions;
-  const options = withMapDefaults(given ?? {});
+  const options = withMapDefaults(rest.find((item) => !isSource(item)) as MapOptions ?? {});
   see(call);
   return (async function* () {
     const { MapPool } = await import("./src/map_pool.ts"); // late, as the process of a call needs none
@@ -555,9 +572,7 @@ export function map<R>(
  * ```
  */
 export function command(argv: Input<string[]>, options: CommandOptions = {}): Deferred<string> {
-  if (typeof argv === "string") {
-    throw new TypeError('`command` takes words, as in `["echo", "run"]`');
-  }
+  if (typeof argv === "string") throw new TypeError('`command` takes words: `["echo", "run"]`');
   return deferred(newStep("forrest#command", [argv, options])) as Deferred<string>;
 }
 

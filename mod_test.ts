@@ -497,6 +497,12 @@ export function types(): void {
   const account = defer(fixture.Account, "Forrest", defer(Number, "1"));
   const balance = account.deposit(length);
   is<typeof balance, Deferred<number>>(true);
+  const nothing = evaluate(defer(() => null));
+  is<typeof nothing, Promise<null>>(true);
+  const picked = [defer(fixture.pick, "a"), defer(fixture.pick, 1)] as const;
+  is<typeof picked, readonly [Deferred<string>, Deferred<number>]>(true);
+  const same = defer(length);
+  is<typeof same, Deferred<number>>(true);
   const answer = defer(42 as number);
   is<typeof answer, Deferred<number>>(true);
   const nested = defer((options: { list: string[] }) => options.list.length, {
@@ -523,6 +529,14 @@ export function types(): void {
   defer(prepare, 7);
   // @ts-expect-error: an argument is missing
   defer(add, 1);
+  // @ts-expect-error: all arguments are missing
+  defer(add);
+  // @ts-expect-error: all arguments are missing
+  defer(fixture.Account);
+  // @ts-expect-error: no signature takes a boolean
+  defer(fixture.pick, true);
+  // @ts-expect-error: nothing is no number
+  defer(add, defer(() => undefined), 1);
   // @ts-expect-error: an argument is too many
   defer(add, 1, 2, 3);
   // @ts-expect-error: a deferred string is no number
@@ -552,6 +566,7 @@ export function types(): void {
   numbers.schedule(sum);
   // @ts-expect-error: a list of numbers takes no string
   numbers.schedule(prepared.thing);
+  new TaskList<{ size: number }>("list").schedule({ size: length });
   const run = numbers.run();
   is<typeof run extends AsyncGenerator<infer Y> ? Y : never, Task<number>>(true);
   is<Task<number>["returnValue"], number | undefined>(true);
@@ -811,6 +826,39 @@ test("an own property of an error may look like a stored function", async () => 
   assert.equal(back.$function, "Math.sqrt");
 });
 
+test("a Buffer comes back as one, and a subclass of the user's own as bytes", async () => {
+  class Bytes extends Uint8Array {}
+  const identity = (value: unknown) => value;
+  const buffer = await resultOf(defer(identity, Buffer.from("run")));
+  assert.ok(Buffer.isBuffer(buffer));
+  assert.equal(buffer.toString(), "run");
+  const bytes = await resultOf(defer(identity, new Bytes([1, 2])));
+  assert.deepEqual(bytes, new Uint8Array([1, 2]));
+});
+
+test("an error of `using` keeps the two that it is about", async () => {
+  const task = await outcomeOf(defer(() => {
+    using _file = {
+      [Symbol.dispose]() {
+        throw new Error("cannot close");
+      },
+    };
+    throw new Error("disk full");
+  }));
+  const { error, suppressed } = task.errorValue as SuppressedError;
+  assert.deepEqual([error.message, suppressed.message], ["cannot close", "disk full"]);
+});
+
+test("what is thrown and is no error keeps what it holds", async () => {
+  const task = await outcomeOf(defer(() => {
+    class Failure {
+      code = 7;
+    }
+    throw new Failure();
+  }));
+  assert.equal(task.errorValue, 'Failure {"code":7}');
+});
+
 // --------------------------------------------------------------------------------- stored functions
 
 test("a function is stored as a global, as an export, or as its text", async () => {
@@ -973,6 +1021,72 @@ test("a function that is no export of its module gives an error that lists what 
 test("a module that is not there gives an error with its name", async () => {
   const task = await outcomeOf(defer(new URL("./testdata/lost.ts#run", import.meta.url)));
   assert.match((task.errorValue as Error).message, /lost\.ts/);
+});
+
+test("functions are found where `defer` is called, however they came there", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `/* This was once here:
+     import { old } from "./old.ts";
+     */
+     const text = \`
+     import { old } from "./old.ts";
+     \`;
+     import {
+       Image, // not (only) a "class"
+       tools,
+     } from "./tools.ts";
+     import{squeezed}from"./squeezed.ts";
+     import * as pages from "./pages.ts";
+     const factor = 7;
+     export function größe(x: number) { return x * factor; }
+     const hidden = (x: number) => x * factor * 2;
+     export { hidden as "a name" };
+     if (import.meta.main) {
+       const tasks = new TaskList("list");
+       await tasks.schedule(defer([
+         defer(Image.open, 1), defer(tools.twice, 2), defer(squeezed, 3), defer(größe, 1), defer(hidden, 1),
+         pages.page("a & b"), pages.pages(["a & b"]),
+       ]));
+       for await (const { errorValue, returnValue } of tasks.run()) console.log(errorValue ?? \`\${returnValue}\`);
+     }`,
+    {
+      "old.ts": "console.log('the old module runs');",
+      "tools.ts": `const factor = 3;
+        export class Image { static open(x: number) { return this === Image ? x * factor : "lost"; } }
+        export const tools = { twice: (x: number) => x * 2 * factor };`,
+      "squeezed.ts": "const factor = 5; export const squeezed = (x: number) => x * factor;",
+      // in strict code, Bun leaves no frame for a function that ends with a call
+      "pages.ts": `import { defer } from "${module}";
+        const escape = (text: string) => text.replaceAll("&", "&amp;");
+        const render = (text: string) => "<" + escape(text) + ">";
+        const each = (texts: string[], call: (text: string) => string) => texts.map(call);
+        export { each, render };
+        export function page(text: string) { return defer(render, text); }
+        export function pages(texts: string[]) { return defer(each, texts, render); }`,
+    },
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "3,12,15,7,14,<a &amp; b>,<a &amp; b>\n");
+});
+
+test("globals that a runtime loads late are stored by their names", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const tasks = new TaskList("list");
+     for (const call of [atob, TextDecoder, Buffer.byteLength, Response.json]) await tasks.schedule(defer(call, "YQ=="));
+     for await (const { steps } of tasks.todoTasks()) console.log(steps[0].call);`,
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "atob\nTextDecoder\nBuffer.byteLength\nResponse.json\n");
+});
+
+test("a function that gives methods to what it makes is a constructor", async () => {
+  const Counter = fixture.Counter as unknown as new (count: number) => { next(): number };
+  assert.equal(await resultOf(defer(Counter, 41).next()), 42);
+  assert.equal(await resultOf(defer((counter) => counter.next(), defer(Counter, 41))), 42);
 });
 
 test("a function that another module hides is not taken for an export with its name", () => {
@@ -2254,7 +2368,7 @@ test("a task whose folder is removed while it runs is not lost", async () => {
 
 test("a process that is killed as soon as it was started ends", async () => {
   using folder = temporary();
-  const pool = new ListPool(folder.file("list"), withDefaults({}));
+  const pool = new ListPool({ directory: folder.file("list") }, withDefaults({}));
   for (let i = 0; i < 20; i++) pool.spawn(pool.startFor("/")).kill();
   const wait = () => new Promise((go) => setTimeout(go, 100));
   for (let i = 0; i < 40 && pool.runners.size; i++) await wait(); // after 5 s it is killed again

@@ -36,6 +36,7 @@ const specials: Record<string, (stored: never) => string> = {
   $regexp: ([source, flags]: string[]) => `/${source}/${flags}`,
   $url: (href: string) => `new URL(${JSON.stringify(href)})`,
   $bytes: (base64: string) => `Uint8Array.fromBase64(${JSON.stringify(base64)})`,
+  $buffer: (base64: string) => `Buffer.from(${JSON.stringify(base64)}, "base64")`,
   $arraybuffer: (base64: string) => `${specials.$bytes(base64 as never)}.buffer`,
   $error: ({ name, message }: Error) => `new ${name}(${JSON.stringify(message)})`,
 };

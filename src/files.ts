@@ -170,14 +170,16 @@ export type Sealed = {
 
 /** Files outcomes, one batch after the other: those that come meanwhile are filed together. */
 export class Filing {
+  readonly filed: (batch: Sealed[]) => void;
+  readonly failed: (error: unknown) => void;
   readonly waiting: Sealed[] = [];
   batch: Sealed[] = [];
   work?: Promise<void>; // until there is nothing left to file
 
-  constructor(
-    readonly filed: (batch: Sealed[]) => void,
-    readonly failed: (error: unknown) => void,
-  ) {}
+  constructor(filed: (batch: Sealed[]) => void, failed: (error: unknown) => void) {
+    this.filed = filed;
+    this.failed = failed;
+  }
 
   add(sealed: Sealed): void {
     this.waiting.push(sealed);

@@ -33,6 +33,14 @@ import type { Told } from "./single.ts";
 import { LONGEST_TIMER, sleep, type Stream, stringify, system, writeAll } from "./system.ts";
 import { encodeThrown } from "./values.ts";
 
+/** What a pool is told of its list: where it lies, what is being scheduled, and where to note the total. */
+type List = {
+  directory: string;
+  logFile?: string;
+  pending?: Set<Promise<unknown>>;
+  progress?: { total?: number };
+};
+
 /**
  * The pool of a list. It works on while its consumer is busy.
  *
@@ -41,6 +49,9 @@ import { encodeThrown } from "./values.ts";
  * file it (`take`, `filed`); or its process has died (`lose`). `settled` ends all three.
  */
 export class ListPool extends Pool {
+  readonly directory: string;
+  readonly pending: Set<Promise<unknown>>; // what is being scheduled
+  readonly progress: { total?: number };
   listed = 0; // how many tasks were in `todo` when we last looked,
   ids: Iterator<string> = [].values(); // which of them are still to come,
   upcoming?: string; // beginning with this one,
@@ -62,14 +73,10 @@ export class ListPool extends Pool {
   readonly starts = new Map<string, Start>();
   readonly filing: Filing = new Filing((batch) => this.filed(batch), (error) => this.halt(error));
 
-  constructor(
-    readonly directory: string,
-    options: Options,
-    logFile?: string,
-    readonly progress: { total?: number } = {},
-    readonly pending: Set<Promise<unknown>> = new Set(), // what is being scheduled
-  ) {
+  constructor(list: List, options: Options) {
     super(options);
+    const { directory, logFile, pending = new Set(), progress = {} } = list;
+    [this.directory, this.pending, this.progress] = [directory, pending, progress];
     if (logFile) this.log = system.openSync(logFile, { append: true, create: true });
   }
 

@@ -14,6 +14,7 @@ import { type Callable, decode, encode, encodeThrown } from "./values.ts";
 
 /** The pool of a `map`: the calls wait in memory, and a few milliseconds of work with each runner. */
 export class MapPool extends Pool {
+  readonly callee: Callable;
   waiting: [string, unknown[]][] = [];
   finished = new Map<string, [State, unknown]>();
   read = 0; // how many items were read, and
@@ -27,12 +28,9 @@ export class MapPool extends Pool {
   readonly arrays: unknown[][]; // those of the sources of which the length is known
   makeRoom = (): void => {}; // lets more be read
 
-  constructor(
-    readonly callee: Callable,
-    options: Options,
-    sources: Items<unknown>[],
-  ) {
+  constructor(callee: Callable, options: Options, sources: Items<unknown>[]) {
     super(options);
+    this.callee = callee;
     this.source = zip(sources);
     this.arrays = sources.filter((source) => Array.isArray(source));
   }

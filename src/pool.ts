@@ -62,6 +62,7 @@ let runnersStarted = 0;
 
 /** Processes that run tasks. */
 export abstract class Pool {
+  readonly options: Options;
   readonly owner: string;
   readonly runners = new Set<Runner>();
   isStopped = false;
@@ -73,7 +74,8 @@ export abstract class Pool {
   spare?: Runner; // has been started ahead of its task
   mayPrepare = true;
 
-  constructor(readonly options: Options) {
+  constructor(options: Options) {
+    this.options = options;
     this.owner = options.processes ? newOwner() : "";
   }
 

@@ -4,8 +4,9 @@
  * @module
  */
 
+import { see } from "./references.ts";
 import { shared, stringify } from "./system.ts";
-import { type Path, pathText } from "./values.ts";
+import { type Callable, type Path, pathText } from "./values.ts";
 
 /** Marks a deferred value, also one of another copy of this module. */
 export const MARK: unique symbol = Symbol.for("forrest.deferred") as never;
@@ -17,6 +18,9 @@ export type Part = { step: Recorded; path: Path };
 
 /** Records a step. */
 export function newStep(call: unknown, args: unknown[]): Recorded {
+  for (const item of [call, ...args]) {
+    if (typeof item === "function" && !partOf(item)) see(item as Callable);
+  }
   return { order: shared.steps++, call, args };
 }
 

@@ -43,7 +43,8 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
   const builtin = globals().get(call);
   if (builtin) return builtin;
   const own = new URL("..", import.meta.url).href;
-  for (const [, place] of stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm)) {
+  const frames = stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm);
+  for (const place of [...[...frames].map(([, place]) => place), ...loadedByBun()]) {
     const url = /^\w{2,}:/.test(place) ? place : fileUrl(place);
     if (url === `${own}mod.ts` || url.startsWith(`${own}src/`)) continue;
     if (!modules.has(url)) modules.set(url, findFunctions(url));
@@ -52,6 +53,8 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
     const found = functions.get(call) ?? (isMain && functions.get(declarationOf(call)));
     if (found) return found;
   }
+  const rare = globals("rare").get(call);
+  if (rare) return rare;
   const source = Function.prototype.toString.call(call);
   try {
     compile(source);
@@ -64,6 +67,12 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
     );
   }
   return { source };
+}
+
+/** The modules that Bun has loaded: of one that ends with `return defer(f)`, no frame is left on the stack. */
+function loadedByBun(): string[] {
+  const { require } = import.meta as unknown as { require?: { cache?: object } };
+  return Object.keys(require?.cache ?? {}).filter((path) => !path.includes("/node_modules/"));
 }
 
 /**
@@ -101,7 +110,8 @@ function declarationOf(call: Callable): string {
   const text = Function.prototype.toString.call(call);
   if (!isInScript(text)) return "";
   const isMethod = text.replace(/^async\s+/, "").replace(/^\*\s*/, "").startsWith(`${call.name}(`);
-  const [, kind = "value"] = /^(?:async\s+)?(function|class)\b[\s*]*[\w$]/.exec(text) ?? [];
+  const [, kind = "value"] =
+    /^(?:async\s+)?(function|class)\b[\s*]*[\p{ID_Continue}$]/u.exec(text) ?? [];
   return `${isMethod ? "method" : kind} ${call.name}`;
 }
 
@@ -113,25 +123,54 @@ export function nameHere(call: Callable): string | undefined {
   return value === call ? name : undefined;
 }
 
-let globalNames: Map<unknown, string> | undefined;
-function globals(): Map<unknown, string> {
-  if (globalNames) return globalNames;
-  globalNames = new Map();
-  for (const name of Object.getOwnPropertyNames(globalThis)) {
-    const value = Object.getOwnPropertyDescriptor(globalThis, name)?.value;
-    if (typeof value === "function") globalNames.set(value, name);
-    for (
-      const key of value && !/^(globalThis|window|self|global)$/.test(name)
-        ? Object.getOwnPropertyNames(value)
-        : []
-    ) {
-      const member = Object.getOwnPropertyDescriptor(value, key)?.value;
-      if (typeof member === "function" && !globalNames.has(member)) {
-        globalNames.set(member, `${name}.${key}`);
-      }
-    }
+const globalNames = new Map<string, Map<unknown, string>>();
+
+/**
+ * The names of global functions, and of those that global objects have. The rare ones are those that Deno
+ * loads when they are first read, which takes it 20 ms, and its own, some of which are others, too.
+ */
+function globals(kind: "usual" | "rare" = "usual"): Map<unknown, string> {
+  const known = globalNames.get(kind);
+  if (known) return known;
+  const named = new Map<unknown, string>();
+  globalNames.set(kind, named);
+  const note = (value: unknown, name: string) => {
+    if (typeof value === "function" && !named.has(value)) named.set(value, name);
+  };
+  const names = Object.getOwnPropertyNames(globalThis).filter((name) => name !== "Deno");
+  for (const name of [...names, "Deno"]) {
+    const { get, value } = Object.getOwnPropertyDescriptor(globalThis, name) ?? {};
+    const isRare = !!get || name === "Deno";
+    if (isRare !== (kind === "rare")) continue;
+    const owner = get ? readRare(name, get) : value;
+    note(owner, name);
+    if (/^(globalThis|window|self|global)$/.test(name)) continue;
+    for (const [key, member] of membersOf(owner)) note(member, `${name}.${key}`);
   }
-  return globalNames;
+  return named;
+}
+
+/** What a getter gives, if it does nothing else. */
+function readRare(name: string, get: () => unknown): unknown {
+  if (/^(caches|localStorage|sessionStorage|on.*)$/.test(name)) return;
+  try {
+    return get.call(globalThis);
+  } catch { /* then it is nothing that we look for */ }
+}
+
+/** The functions that an object, or another function, has of its own. */
+function membersOf(owner: unknown): [string, unknown][] {
+  if (typeof owner !== "function" && (typeof owner !== "object" || !owner)) return [];
+  const valueOf = (key: string): [string, unknown] => {
+    try {
+      return [key, Object.getOwnPropertyDescriptor(owner, key)?.value];
+    } catch {
+      return [key, undefined]; // an export that has no value yet
+    }
+  };
+  return Object.getOwnPropertyNames(owner).map(valueOf).filter(([, value]) =>
+    typeof value === "function"
+  );
 }
 
 /** The functions that the module at `url` exports, and those that it imports from elsewhere. */
@@ -139,59 +178,85 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   const found = new Map<unknown, string>();
   const add = async (specifier: string) => {
     const exports = await within(1000, import(specifier)).catch(() => undefined) ?? {};
-    for (const name of Object.keys(exports)) {
-      if (typeof exports[name] === "function") found.set(exports[name], `${specifier}#${name}`);
+    const named = Object.keys(exports).map((name): [string, unknown] => [name, exports[name]]);
+    for (const [name, value] of named) {
+      if (typeof value === "function") found.set(value, `${specifier}#${name}`);
+    }
+    for (const [name, value] of named) { // as static methods
+      for (const [key, member] of membersOf(value)) {
+        if (!found.has(member)) found.set(member, `${specifier}#${name}.${key}`);
+      }
     }
   };
   const text = await Promise.resolve().then(() => system.readTextFileSync(new URL(url))).catch(() =>
     ""
   );
-  for (
-    const [, specifier] of text.matchAll(
-      /(?:^|;|\*\/)\s*(?:im|ex)port\s(?!\s*type\b)[^"'();]*\bfrom\s*["'](.+?)["']/gm,
-    )
-  ) {
-    await add(resolve(specifier, url));
-  }
+  const { code, strings } = withoutStrings(text);
+  const imports = /(?:^|[;}])\s*(?:im|ex)port\b(?!\s*type\b)[^"();]*?\bfrom\s*"(\d+)"/gm;
+  for (const [, index] of code.matchAll(imports)) await add(resolve(strings[+index], url));
   if (url !== system.mainModule) {
     await add(url);
-  } else { // the main module is still being evaluated: to import it would wait for ever
-    const read = asRead(text, url);
-    script = { text: squash(read), words: new Set(wordsOf(read)) };
-    const code = text.replace(/\/\*.*?\*\/|(?<![:"'`])\/\/.*?$/gms, ""); // without comments
-    const addName = (name: string, alias = name) => {
-      const end = `${name.replaceAll("$", "\\$")}(?![\\w$])`;
-      const declaration = new RegExp(
-        `^(\\s*)(.*)\\b(function|class|const|let|var)\\b[\\s*]*${end}`,
-        "gm",
-      );
-      const declared = [...code.matchAll(declaration)];
-      const isInner = ([, space, before]: string[]) =>
-        !/^(?:(?:export|default|async|abstract) +)*$/.test(before) ||
-        (!before.startsWith("export") && / /.test(space));
-      const [, , , word] = declared.find((match) => !isInner(match)) ?? [];
-      const kind = /function|class/.exec(word ?? "")?.[0] ?? "value";
-      const property =
-        `(?<![.\\w$]|(?:const|let|var)\\s+)${end}\\s*:\\s*(?:async\\b|function\\b|\\()`;
-      // it may be the other one: then its text is stored
-      if (declared.some(isInner) || (kind === "value" && new RegExp(property).test(code))) return;
-      found.set(`${kind} ${name}`, `${url}#${alias}`);
-    };
-    const declaration =
-      /^\s*export\s+(default\s+)?(?:async\s+)?(?:function\s*\*?|class|const|let|var)\s*([\w$]+)/gm;
-    for (const [, byDefault, name] of text.matchAll(declaration)) {
-      addName(name, byDefault ? "default" : name);
-    }
-    for (const [, name] of text.matchAll(/^\s*export\s+default\s+([\w$]+)\s*(?:;|$)/gm)) {
-      addName(name, "default");
-    }
-    for (const [, names] of text.matchAll(/^\s*export\s*\{([^}]*)\}\s*(?:;|$)/gm)) {
-      for (const [, name, alias] of names.matchAll(/([\w$]+)(?:\s+as\s+([\w$]+))?/g)) {
-        addName(name, alias);
-      }
+    return found;
+  }
+  // the main module is still being evaluated: to import it would wait for ever
+  const read = asRead(text, url);
+  script = { text: squash(read), words: new Set(wordsOf(read)) };
+  for (const [name, alias] of exportsIn(code, strings)) {
+    const kind = kindOf(name, code);
+    if (kind) found.set(`${kind} ${name}`, `${url}#${alias}`);
+  }
+  return found;
+}
+
+/** A script without its comments, and with numbers in place of its strings. */
+function withoutStrings(text: string): { code: string; strings: string[] } {
+  const strings: string[] = [];
+  const lexemes =
+    /\/\*.*?\*\/|\/\/[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`/gs;
+  const code = text.replace(
+    lexemes,
+    (found) => found.startsWith("/") ? " " : `"${strings.push(found.slice(1, -1)) - 1}"`,
+  );
+  return { code, strings };
+}
+
+const NAME = "[\\p{ID_Start}$_][\\p{ID_Continue}$]*";
+
+/** The names of what a script exports, and the names by which it does. */
+function exportsIn(code: string, strings: string[]): [name: string, alias: string][] {
+  const found: [string, string][] = [];
+  const find = (pattern: string) => code.matchAll(new RegExp(`^\\s*export\\s*${pattern}`, "gmu"));
+  const keyword = "(?:async\\s+)?(?:function\\s*\\*?|class|const|let|var)";
+  for (const [, byDefault, name] of find(`(default\\s+)?${keyword}\\s*(${NAME})`)) {
+    found.push([name, byDefault ? "default" : name]);
+  }
+  for (const [, name] of find(`default\\s+(${NAME})\\s*(?:;|$)`)) found.push([name, "default"]);
+  for (const [, names] of find("\\{([^}]*)\\}\\s*(?:;|$)")) {
+    const items = new RegExp(`(${NAME})(?:\\s+as\\s+(?:(${NAME})|"(\\d+)"))?`, "gu");
+    for (const [, name, alias = name, index] of names.matchAll(items)) {
+      found.push([name, index ? strings[+index] : alias]);
     }
   }
   return found;
+}
+
+/** How a script declares a name; undefined if it may be that of something else, too. */
+function kindOf(name: string, code: string): string | undefined {
+  const end = `${name.replaceAll("$", "\\$")}(?![\\p{ID_Continue}$])`;
+  const declaration = new RegExp(
+    `^(\\s*)(.*)\\b(function|class|const|let|var)\\b[\\s*]*${end}`,
+    "gmu",
+  );
+  const declared = [...code.matchAll(declaration)];
+  const isInner = ([, space, before]: string[]) =>
+    !/^(?:(?:export|default|async|abstract) +)*$/.test(before) ||
+    (!before.startsWith("export") && / /.test(space));
+  const [, , , word] = declared.find((match) => !isInner(match)) ?? [];
+  const kind = /function|class/.exec(word ?? "")?.[0] ?? "value";
+  const property =
+    `(?<![.\\p{ID_Continue}$]|(?:const|let|var)\\s+)${end}\\s*:\\s*(?:async\\b|function\\b|\\()`;
+  const isOther = kind === "value" && new RegExp(property, "u").test(code);
+  return declared.some(isInner) || isOther ? undefined : kind;
 }
 
 function resolve(specifier: string, base: string): string {

@@ -147,7 +147,9 @@ export async function runSingle(
       }
       if (typeof callee !== "function") break;
       const prototype = Object.getOwnPropertyDescriptor(callee, "prototype");
-      if (prototype && !prototype.writable) break; // it may be a class
+      const mayBeClass = prototype &&
+        (!prototype.writable || Object.keys(prototype.value ?? {}).length > 0);
+      if (mayBeClass) break;
       const given = steps[index].args ?? [];
       const args: unknown[] = [];
       for (let at = 0; at < given.length; at++) args[at] = follow(given[at]);

@@ -5,7 +5,7 @@
  */
 
 import { fileUrl, parse, pathOf, stringify } from "./system.ts";
-import { type Callable, decode, follow, type Path } from "./values.ts";
+import { type Callable, decode, follow, type Path, pathText } from "./values.ts";
 
 /** A step of a task file: a call with its arguments, or a value. */
 export type Step = { call?: unknown; args?: unknown[]; value?: unknown };
@@ -68,7 +68,11 @@ async function runStep(
     follow(ref, results),
   ];
   if (typeof callee !== "function") {
-    throw new TypeError(`${stringify(call)} is a ${typeof callee}, not a function`);
+    const { $step, path = [] } = ref;
+    const part = path.length ? `\`${pathText(path)}\` of ` : "";
+    const kind = typeof callee === "object" ? "an object" : `a ${typeof callee}`;
+    const what = callee === undefined || callee === null ? callee : kind;
+    throw new TypeError(`${part}what step ${$step} gave is ${what}, not a function`);
   }
   try {
     return await apply(owner, callee as Callable, values);
@@ -96,10 +100,11 @@ export function explain(error: unknown, call: unknown): unknown {
   });
 }
 
-/** Classes, and the built-ins that are like them: those whose `prototype` cannot be replaced. */
+/** Classes, the built-ins that are like them (their `prototype` is fixed), and functions that give methods. */
 function isConstructor(callee: object): boolean {
-  const fixed = Object.getOwnPropertyDescriptor(callee, "prototype")?.writable === false;
-  return fixed && !([String, Number, Boolean, BigInt, Symbol] as unknown[]).includes(callee);
+  const prototype = Object.getOwnPropertyDescriptor(callee, "prototype");
+  const isClass = prototype?.writable === false || Object.keys(prototype?.value ?? {}).length > 0;
+  return isClass && !([String, Number, Boolean, BigInt, Symbol] as unknown[]).includes(callee);
 }
 
 /** Replaces the references in `$function`, which are loaded asynchronously, by the functions. */
@@ -132,13 +137,15 @@ export async function load(call: unknown, session?: string): Promise<Target> {
   }
   const hash = call.lastIndexOf("#");
   const module = hash < 0 ? undefined : call.slice(0, hash);
-  const path = module === undefined ? call.split(".") : [call.slice(hash + 1)];
-  let owner: unknown;
-  let value: unknown = module === undefined
+  const name = call.slice(hash + 1);
+  const exports = module === undefined
     ? globalThis
     : module === "forrest"
     ? (await import("./programs.ts")).ownFunctions // here, as few need it
     : await importFrom(module);
+  const path = Object.hasOwn(exports, name) ? [name] : name.split("."); // as of a static method
+  let owner: unknown;
+  let value: unknown = exports;
   for (const key of path) {
     owner = value;
     value = value && Object.hasOwn(value, key)
@@ -146,11 +153,11 @@ export async function load(call: unknown, session?: string): Promise<Target> {
       : undefined;
   }
   if (typeof value === "function") {
-    return [module === undefined ? owner : undefined, value as Callable];
+    return [module !== undefined && owner === exports ? undefined : owner, value as Callable];
   }
-  const known = module === undefined
-    ? ""
-    : `; it exports ${Object.keys(owner as object).join(", ") || "nothing"}`;
+  const known = module !== undefined
+    ? `; it exports ${Object.keys(exports).join(", ") || "nothing"}`
+    : "";
   throw new TypeError(`\`${call}\` is not a function${known}`);
 }
 

@@ -205,13 +205,15 @@ export class Screen {
 
 /** What is known of a list while it is worked on, by this run and by others. */
 export class Progress {
+  readonly tasks: { directory: string; count(): Record<State, number> };
   #begin = performance.now();
   #counts: Record<State, number>;
   #endedBefore: number;
   #nextLook = 0;
   #claims = new Map<string, number>(); // and when they were first seen
 
-  constructor(readonly tasks: { directory: string; count(): Record<State, number> }) {
+  constructor(tasks: Progress["tasks"]) {
+    this.tasks = tasks;
     this.#counts = tasks.count();
     this.#endedBefore = this.#counts.done + this.#counts.fail;
   }

@@ -63,6 +63,12 @@ function toDate(text: string): Date {
   return date;
 }
 
+/** What Deno loads when it is asked for, and not before. */
+const node = globalThis as unknown as {
+  Buffer?: { prototype: Uint8Array; from(text: string, encoding: string): Uint8Array };
+};
+codecs.$buffer = [undefined, codecs.$bytes[1], (text) => node.Buffer!.from(text, "base64")];
+
 type Place = {
   name: string;
   keys: (string | number)[];
@@ -126,13 +132,16 @@ function encodeObject(object: Record<string, unknown>, place: Place): unknown {
   if (object instanceof Error) return { $error: encodeError(object, place) };
   const prototype = Object.getPrototypeOf(object);
   for (const [key, [type, write]] of Object.entries(codecs)) {
-    const match = prototype === type.prototype ||
-      (key === "$bytes" && object instanceof Uint8Array);
-    if (match) return { [key]: child(write(object as never), key) };
+    if (prototype === type?.prototype) return { [key]: child(write(object as never), key) };
+  }
+  if (object instanceof Uint8Array) { // of a subclass: as `readFileSync()` gives it, or of the user's own
+    const key = prototype === node.Buffer?.prototype ? "$buffer" : "$bytes";
+    return { [key]: codecs.$bytes[1](object) };
   }
   if (typeof object.toJSON === "function") return child(object.toJSON(), "toJSON()");
   if (prototype && Object.getPrototypeOf(prototype)) {
-    throw notStorable(place, `a ${prototype.constructor?.name || "value of a nameless class"}`);
+    const tag = Object.prototype.toString.call(object).slice(8, -1); // as of a generator
+    throw notStorable(place, `a ${prototype.constructor?.name || tag}`);
   }
   if (Object.getOwnPropertySymbols(object).length) throw notStorable(place, "keyed by a symbol");
   const entries = Object.entries(object).map(([key, item]) => [key, child(item, key)]);
@@ -165,12 +174,15 @@ function userStack(error: Error): string {
   );
 }
 
+/** What errors hold that `Object.keys()` does not show. */
+const HIDDEN = ["cause", "errors", "error", "suppressed"];
+
 /** The parts of an error; of its own properties, those that cannot be stored become text. */
 function encodeError(error: Error, place: Place): Record<string, unknown> {
   const name = error.name === "Error" ? error.constructor?.name ?? "Error" : error.name;
   const message = `${error.message}`;
   const stored: Record<string, unknown> = { name: `${name}`, message, stack: userStack(error) };
-  for (const key of new Set(["cause", "errors", ...Object.keys(error)])) {
+  for (const key of new Set([...HIDDEN, ...Object.keys(error)])) {
     if (key in stored || !Object.hasOwn(error, key)) continue;
     const item = (error as unknown as Record<string, unknown>)[key];
     try {
@@ -263,8 +275,8 @@ function decodeError({ name, message, stack, ...others }: Record<string, unknown
   // some of Bun's have methods that work only on what it has made itself
   const isUsable = type?.prototype instanceof Error && !Object.hasOwn(type.prototype, "toString");
   if (isUsable) Object.setPrototypeOf(error, type!.prototype);
-  const hidden = { name, stack, cause: decode(others.cause), errors: decode(others.errors) };
-  for (const [key, value] of Object.entries(hidden)) {
+  const hidden = HIDDEN.map((key) => [key, decode(others[key])]);
+  for (const [key, value] of [["name", name], ["stack", stack], ...hidden] as [string, unknown][]) {
     if (value === undefined || (key === "name" && value === error.name)) continue;
     Object.defineProperty(error, key, { value, configurable: true, writable: true });
     delete others[key];
@@ -283,9 +295,12 @@ export function encodeThrown(thrown: unknown): unknown {
 }
 
 function textOf(value: unknown): string {
+  let text = "[object Object]"; // without a prototype, or with a `toString` that throws
   try {
-    return String(value);
+    text = String(value);
+    if (text !== "[object Object]") return text;
+    return `${(value as object).constructor.name} ${stringify(value)}`;
   } catch {
-    return "[object Object]"; // without a prototype, or with a `toString` that throws
+    return text;
   }
 }

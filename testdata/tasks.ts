@@ -245,3 +245,18 @@ export async function mapOften(rounds: number): Promise<number> {
   }
   return refused;
 }
+
+export function pick(value: string): string;
+export function pick(value: number): number;
+export function pick(value: string | number): string | number {
+  return value;
+}
+
+/** A class as it was written before there were any. */
+export function Counter(this: { count: number }, count: number): void {
+  this.count = count;
+}
+
+Counter.prototype.next = function (this: { count: number }): number {
+  return ++this.count;
+};
