@@ -14,7 +14,8 @@
 import { parseArgs } from "deno-std/cli/parse_args.js"; // @std/cli, by its name on the npm registry
 import { command, defer, exec, type RunOptions, type State, type Task, TaskList } from "./mod.ts";
 import { callOf, codeOf, headOfError, programOf, textOfError } from "./src/code.ts";
-import { exists, infoOf, locate, stateOf, states } from "./src/files.ts";
+import { newOwner, recover } from "./src/claims.ts";
+import { claimsIn, exists, infoOf, locate, stateOf, states } from "./src/files.ts";
 import { isIgnored } from "./src/processes.ts";
 import type { Step } from "./src/steps.ts";
 import {
@@ -275,7 +276,7 @@ already, in any state, is not added again.`,
 };
 
 const EXIT_CODES: [string, string][] = [
-  ["0", "all is done"],
+  ["0", "nothing is left to do here, and no task has failed meanwhile"],
   ["1", "a task has failed, or something else went wrong"],
   ["2", "wrong usage"],
   ["75", "another run has the task, or this one was to stop: run it again"],
@@ -287,7 +288,9 @@ async function main(words: string[]): Promise<number> {
   const [name = "help", ...rest] = words;
   try {
     if (name === "--version" || name === "-V") return await printVersion();
-    if (name === "help" || name === "-h" || name === "--help") return await help(rest[0]);
+    if (name === "help" || name === "-h" || name === "--help") {
+      return await help(rest.find((word) => !word.startsWith("-")));
+    }
     const chosen = await commandNamed(name);
     const input = await parse(chosen, rest);
     if (input.is("help")) return await help(name);
@@ -362,6 +365,8 @@ async function parse(command: Command, args: string[]): Promise<Input> {
   const names = (isWanted: (option: Option) => unknown) =>
     options.filter(isWanted).map((o) => o.name);
   const lettered = options.filter(({ letter }) => letter);
+  // as in `--yes=no`, which the parser takes for `--yes`
+  const given = new Set(args.flatMap((word) => /^--([^=]+)=/.exec(word)?.[1] ?? []));
   let wrong: string | undefined;
   const values = parseArgs(args, {
     "--": true,
@@ -376,6 +381,12 @@ async function parse(command: Command, args: string[]): Promise<Input> {
   if (wrong !== undefined) {
     const valid = options.flatMap(({ name, letter }) => [`--${name}`, `-${letter ?? "-" + name}`]);
     throw new UsageError(await unknown("option", wrong, valid));
+  }
+  for (const name of names(({ value }) => !value)) {
+    if (typeof values[name] === "boolean" && !given.has(name)) continue;
+    throw new UsageError(
+      `\`--${name}\` takes no value; write letters apart, as in \`-q -j 4\``,
+    );
   }
   for (const name of names(({ value }) => value)) {
     if (![values[name]].flat().includes("")) continue;
@@ -393,7 +404,7 @@ async function parse(command: Command, args: string[]): Promise<Input> {
 
 function numberOf(option: string, text: string): number {
   if (/^(\d+\.?|\d*\.\d+)(e\+?\d+)?$/i.test(text)) return Number(text);
-  throw new UsageError(`\`--${option}\` must be a number; it is \`${printable(text)}\``);
+  throw new UsageError(`\`--${option}\` must be a number such as 60; it is \`${printable(text)}\``);
 }
 
 async function help(name?: string): Promise<number> {
@@ -473,7 +484,7 @@ function namesIn(directory: string): string[] | undefined {
     const { code } = error as { code?: string };
     if (code === "ENOENT") return undefined;
     if (code !== "ENOTDIR") throw error;
-    throw new UsageError(`\`${directory}\` is a file, not the directory of a task list`);
+    throw new UsageError(`\`${directory}\` is a file, or in one; not the directory of a task list`);
   }
 }
 
@@ -587,7 +598,8 @@ function summary(
 ): string {
   const { todo, running } = counts;
   if (!done && !failed && !todo && !running) {
-    return `Nothing to do: no task waits; ${counts.done} done, ${counts.fail} failed before`;
+    const hint = counts.fail ? " (to let them run again: `forrest retry`)" : "";
+    return `Nothing to do: no task waits; ${counts.done} done, ${counts.fail} failed before${hint}`;
   }
   const rest = [todo ? `${todo} waiting` : "", running ? `${running} running elsewhere` : ""];
   const parts = [`${done} done`, `${failed} failed`, ...rest.filter(Boolean)];
@@ -702,6 +714,10 @@ async function execute(input: Input): Promise<number> {
     return await runOne(nearby(directory || "/"), id, input);
   }
   if (!exists(path)) throw noTask(path);
+  if (output && states.includes(locate(fullPath(output)).state)) {
+    const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
+    throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
+  }
   let task;
   try {
     task = await exec(path, { raise: isRaising, output, session: sessionOf(input) });
@@ -810,19 +826,31 @@ async function add(input: Input): Promise<number> {
   const pending = new Set<Promise<unknown>>();
   const answers = { added: 0, known: 0 };
   let number = 0;
-  for await (const text of linesOf(file)) {
-    const line = text.replace(/\r$/, ""); // of a file from Windows
-    number++;
-    if (!line.trim()) continue;
-    const { key, task } = make(line, number);
-    const scheduled = schedule(tasks, line, key, task).then((isNew) =>
-      answers[isNew ? "added" : "known"]++
-    );
-    pending.add(scheduled);
-    scheduled.then(() => pending.delete(scheduled), () => {});
-    if (pending.size >= 1000) await Promise.race(pending);
-  }
-  await Promise.all(pending);
+  const addLines = async () => {
+    for await (const text of linesOf(file)) {
+      const line = text.replace(/\r$/, ""); // of a file from Windows
+      number++;
+      if (!line.trim()) continue;
+      if (line.includes("\0")) {
+        throw new UsageError(`Line ${number} has a NUL in it: write one argument a line`);
+      }
+      const { key, task } = make(line, number);
+      const scheduled = schedule(tasks, line, key, task).then((isNew) =>
+        answers[isNew ? "added" : "known"]++
+      );
+      pending.add(scheduled);
+      scheduled.then(() => pending.delete(scheduled), () => {});
+      if (pending.size >= 1000) await Promise.race(pending);
+    }
+    await Promise.all(pending);
+  };
+  await addLines().catch(async (error) => {
+    await Promise.allSettled(pending);
+    const before = `; before that, ${count(answers.added, "task")} were added`;
+    throw error instanceof UsageError && answers.added
+      ? new UsageError(error.message + before)
+      : error;
+  });
   const known = answers.known ? `; ${answers.known} there already` : "";
   write("stdout", `${count(answers.added, "task")} added to \`${directory}\`${known}\n`);
   if (!answers.added && !answers.known) return 0;
@@ -962,12 +990,19 @@ function outcomeAt(path: string, { id, state }: Task): Stored {
 
 /** One line that says what became of a task. */
 function lineOf(path: string, width = widthOfOutput()): string {
-  const { id, state } = locate(path);
+  const { id } = locate(path);
+  const state = stateAt(path);
   const stored = storedAt(path);
   const seconds = typeof stored.runtime === "number" ? duration(stored.runtime) : "";
   const text = [state.padEnd(7), printable(id), seconds.padStart(7), printable(briefOf(stored))];
   const color = state === "done" ? "green" : state === "fail" ? "red" : "dim";
   return cut(text.join("  "), width).replace(/^\w+/, (word) => paint(color, word));
+}
+
+/** The state of a task by the folder that it lies in, if that is one of a list. */
+function stateAt(path: string): string {
+  const { state } = locate(fullPath(path));
+  return states.includes(state) ? state : "";
 }
 
 function briefOf(stored: Stored): string {
@@ -988,7 +1023,12 @@ async function status(input: Input): Promise<number> {
   const rate = counts.running ? recentRate(tasks.directory) : 0;
   if (!rate) return 0;
   const left = duration((counts.todo + counts.running) / rate);
-  write("stdout", `${rate.toPrecision(2)} tasks a second in the last minute, ${left} left\n`);
+  write(
+    "stdout",
+    `${
+      rate < 10 ? rate.toFixed(1) : Math.round(rate)
+    } tasks a second in the last minute, ${left} left\n`,
+  );
   return 0;
 }
 
@@ -1025,11 +1065,10 @@ function pathOfTask(directory: string, id: string): string | undefined {
 
 /** The paths of the tasks in a state, in the order in which they run. */
 function pathsIn(directory: string, state: State): string[] {
-  const pattern = state === "running" ? /^[^.].*\.json@[^@+~]*$/s : /^[^.].*\.json$/s;
-  const names = namesIn(`${directory}/${state}`) ?? [];
-  return names.filter((name) => pattern.test(name)).sort().map((name) =>
-    `${directory}/${state}/${name}`
-  );
+  const all = namesIn(`${directory}/${state}`) ?? [];
+  const isTask = (name: string) => /^[^.].*\.json$/s.test(name);
+  const names = state === "running" ? claimsIn(all) : all.filter(isTask);
+  return names.sort().map((name) => `${directory}/${state}/${name}`);
 }
 
 async function notInList(directory: string, id: string, words: string[] = []): Promise<never> {
@@ -1076,13 +1115,13 @@ const LINES = 20; // so many of a value, an error or an output are shown without
 async function showTask(path: string, isFull: boolean): Promise<number> {
   const stored = storedAt(path);
   const sections = [
-    `${path}\n${factsOf(locate(path).state, stored)}`,
+    `${path}\n${factsOf(stateAt(path), stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
     "metadata" in stored ? `metadata: ${codeOf(stored.metadata)}` : "",
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
     "errorValue" in stored ? textOfError(stored.errorValue) : "",
   ].filter(Boolean).map((section) => isFull ? section : shorten(section));
-  const output = await outputOf(path);
+  const output = await outputOf(path, stored);
   if (output) sections.push(`It printed:\n${isFull ? output : shorten(output, true)}`);
   if ("errorValue" in stored) {
     sections.push(`To run it here, with its stack:\n  ${program()} exec ${quote(path)} --raise`);
@@ -1101,7 +1140,7 @@ function shorten(text: string, isEnd = false): string {
   return (isEnd ? [...note, ...shown] : [...shown, ...note]).join("\n");
 }
 
-function factsOf(state: State, { attempts, started, runtime }: Stored): string {
+function factsOf(state: string, { attempts, started, runtime }: Stored): string {
   const facts = [
     state,
     typeof attempts === "number" && attempts > 1 ? `${attempts} attempts` : "",
@@ -1123,15 +1162,18 @@ function isAbout(line: string, id: string): boolean {
   return printed.length > 0 && ids.split(",").includes(id);
 }
 
-/** What the log of its list says that a task has printed. */
-async function outputOf(path: string): Promise<string> {
-  const { directory, id } = locate(path);
+/** What the log of its list says that a task has printed since it was last started. */
+async function outputOf(path: string, { started }: Stored): Promise<string> {
+  const { directory, id, state } = locate(path);
   const log = `${directory || "."}/log.txt`;
-  if (!exists(log)) return "";
+  const isRunning = state === "running"; // when that began, its file does not say
+  if (!exists(log) || (!started && !isRunning)) return "";
   const lines: string[] = [];
   for await (const line of linesOf(log, false)) {
+    if (!isAbout(line, id)) continue;
     const at = line.indexOf(" | ", TIME);
-    if (at > 0 && isAbout(line, id)) lines.push(line.slice(at + 3));
+    if (at < 0 && isRunning) lines.length = 0; // it has ended, and begun again
+    if (at > 0 && (isRunning || line >= `${started}`)) lines.push(line.slice(at + 3));
   }
   return lines.join("\n");
 }
@@ -1189,6 +1231,12 @@ function reset(input: Input): number {
   const counts = openList(directory).count();
   const what = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ");
   if (!isAgreed(`Remove the task list \`${directory}\` (${what})?`, input)) return 1;
+  recover(directory, newOwner(), Infinity);
+  const running = openList(directory).count().running;
+  if (running) {
+    const tasks = `${count(running, "task")} of \`${directory}\` ${running === 1 ? "is" : "are"}`;
+    throw new Error(`Nothing is removed, as ${tasks} running: stop that run, and try again`);
+  }
   if (exists(`${directory}/log.txt`)) system.removeSync(`${directory}/log.txt`);
   const options = { existOk: true, preClean: false, postClean: true };
   new TaskList(directory, options)[Symbol.dispose]();
@@ -1214,9 +1262,11 @@ async function report(input: Input): Promise<number> {
   const { reportPage, traceEvents } = await import("./report.ts");
   const trace = input.text("trace");
   const page = input.text("output") ?? (trace ? undefined : "report.html");
-  if (page) system.writeTextFileSync(page, reportPage(directory));
-  if (trace) system.writeTextFileSync(trace, traceEvents(directory));
-  for (const path of [page, trace]) if (path) write("stdout", `Written: ${path}\n`);
+  const put = (path: string, text: string) =>
+    path === "-" ? write("stdout", text) : system.writeTextFileSync(path, text);
+  if (page) put(page, reportPage(directory));
+  if (trace) put(trace, traceEvents(directory));
+  for (const path of [page, trace]) if (path && path !== "-") write("stdout", `Written: ${path}\n`);
   return 0;
 }
 

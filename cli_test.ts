@@ -157,9 +157,12 @@ function suite(): void {
       [["add", "list", "nowhere.ts#double"], /There is no module `nowhere.ts`/],
       [["add", "list", "tasks.ts#double", "nowhere"], /There is no file `nowhere`/],
       [["run", "list", "--log"], /`--log` needs a value/],
-      [["run", "list", "-j", "many"], /`--processes` must be a number; it is `many`/],
-      [["run", "list", "-j", "1e-1"], /`--processes` must be a number; it is `1e-1`/],
+      [["run", "list", "-j", "many"], /`--processes` must be a number such as 60; it is `many`/],
+      [["run", "list", "-j", "1e-1"], /`--processes` must be a number such as 60; it is `1e-1`/],
       [["run", "list", "-j", "5e-324"], /must be a number/],
+      [["run", "list", "-qj1"], /`--quiet` takes no value; write letters apart/],
+      [["clean", "list", "--yes=no"], /`--yes` takes no value/],
+      [["clean", "list", "--done="], /`--done` takes no value/],
       [["run", "list", "--retries", "2.5e0"], /Expected `--retries` to be a whole number/],
       [["run", "list", "-j0"], /Expected `--processes` to be a whole number from 1 up, got `0`/],
       [["run", "list", "--retries", "1.5"], /Expected `--retries` to be a whole number/],
@@ -185,7 +188,7 @@ function suite(): void {
     const cases: [string, RegExp][] = [
       ["nowhere", /There is no task list `nowhere`; `forrest add nowhere ...` makes one/],
       [".", /`.` is no task list: it has no folder `todo`/],
-      ["tasks.ts", /`tasks.ts` is a file, not the directory of a task list/],
+      ["tasks.ts", /`tasks.ts` is a file, or in one; not the directory of a task list/],
     ];
     const names = ["run", "status", "list", "logs", "retry", "clean", "reset", "report"];
     for (const [directory, message] of cases) {
@@ -493,13 +496,14 @@ function suite(): void {
 
   test("`FORREST_LEASE` must be a number of seconds", () => {
     using list = temporary();
+    list.add("double", "1");
     for (const lease of ["abc", "-5"]) {
-      const { code, stderr } = list.shell(`FORREST_LEASE=${lease} ${list.command} status list`);
+      const { code, stderr } = list.shell(`FORREST_LEASE=${lease} ${list.command} run list`);
       assert.match(
         stderr,
         new RegExp(`Expected \`FORREST_LEASE\` to be a number.*, got \`${lease}\``),
       );
-      assert.notEqual(code, 0);
+      assert.equal(code, 2);
     }
   });
 
@@ -1064,6 +1068,76 @@ function suite(): void {
     assert.equal(list.count("fail"), 2);
     assert.equal(list.forrest("clean", "list", "--yes").code, 0);
     assert.match(list.forrest("status", "list").stdout, /^todo +0\nrunning +0\ndone +0\nfail +0\n/);
+  });
+
+  test("`reset` refuses while tasks run, and removes nothing", async () => {
+    using list = temporary();
+    list.add("mark", "marker");
+    list.add("double", "1");
+    list.start("run", "list", "-j", "1");
+    await list.until(() => existsSync(list.file("marker")));
+    const { code, stderr } = list.forrest("reset", "list", "--yes");
+    assert.match(stderr, /Nothing is removed, as 1 task of `list` is running: stop that run/);
+    assert.equal(code, 1);
+    assert.equal(list.count("todo"), 1);
+  });
+
+  test("`exec` does not write an outcome over a task", () => {
+    using list = temporary();
+    list.add("double", "1", "2");
+    const paths = list.ids("todo").map((id) => `list/todo/${id}.json`);
+    const { code, stderr } = list.forrest("exec", ...paths);
+    assert.match(stderr, /`list\/todo\/2-\w+.json` is the place of a task: one task at a time/);
+    assert.equal(code, 2);
+    assert.equal(
+      list.forrest("run", "list", "--json").stdout.match(/"returnValue":[24]/g)?.length,
+      2,
+    );
+  });
+
+  test("`show` tells what the last attempt has printed, and of a new task nothing", () => {
+    using list = temporary();
+    const words = ["add", "list", "--shell", "--", "cat {} >&2; false"];
+    list.forrestWith("text\n", ...words);
+    const [id] = list.ids("todo");
+    for (const text of ["first", "second"]) {
+      writeFileSync(list.file("text"), `${text}\n`);
+      list.forrest("run", "list");
+      list.forrest("retry", "list");
+    }
+    assert.match(list.forrest("show", "list", id).stdout, /It printed:\nsecond$/m);
+    list.forrest("clean", "list", "--todo");
+    list.forrestWith("text\n", ...words);
+    assert.doesNotMatch(list.forrest("show", "list", id).stdout, /It printed/);
+  });
+
+  test("`list` and `show` take a task that lies in no list", () => {
+    using list = temporary();
+    list.add("double", "1");
+    renameSync(list.file(`list/todo/${list.ids("todo")[0]}.json`), list.file("1.json"));
+    for (const path of ["1.json", "./1.json"]) {
+      assert.match(list.forrest("list", path).stdout, /^ +1 .* double\("1"\)$/m);
+      assert.match(list.forrest("show", path).stdout, /double\("1"\)/);
+    }
+  });
+
+  test("a run that was suspended takes the outcomes that came meanwhile", async () => {
+    using list = temporary();
+    list.forrestWith("0.6\n", "add", "list", "--", "sleep");
+    const run = list.start("run", "list", "--autokill", "2");
+    await list.until(() => list.count("running") === 1);
+    run.kill("SIGSTOP");
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    run.kill("SIGCONT");
+    await list.until(() => list.count("running") === 0);
+    assert.equal(list.count("done"), 1);
+  });
+
+  test("`add` refuses lines with a NUL, as of `find -print0`", () => {
+    using list = temporary();
+    const { code, stderr } = list.forrestWith("a\0b\0", "add", "list", "--", "echo");
+    assert.match(stderr, /Line 1 has a NUL in it/);
+    assert.equal(code, 2);
   });
 
   test("`reset` removes a list, only with `--yes` where it cannot ask, and leaves other files", () => {

@@ -456,8 +456,8 @@ test("the checker accepts the legal states, and nothing else", () => {
 // ------------------------------------------------------------------------- at every system call
 
 /** The calls that change a list, or tell another process of it. */
-const calls = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink," +
-  "unlinkat,rmdir,mkdir,mkdirat,utimensat,ftruncate";
+const calls = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,link," +
+  "linkat,unlink,unlinkat,rmdir,mkdir,mkdirat,utimensat,ftruncate";
 type Point = [call: string, nth: number];
 
 /** Which system calls in a trace concern the list, by name and number; with what it tells to others in `pipes`. */
@@ -793,7 +793,8 @@ check(
       "open /running/a.json@+",
       "write /running/a.json@+",
       "fsync /running/a.json@+",
-      "rename /running/a.json@+ /todo/a.json",
+      "link /running/a.json@+ /todo/a.json",
+      "unlink /running/a.json@+",
       "fsync /todo",
       "write", // the acknowledgement
     ]);

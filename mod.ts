@@ -23,17 +23,14 @@
  */
 
 import "./src/bundled.ts";
-import { checkId, idsIn, newId, newOwner, recover } from "./src/claims.ts";
+import { addTask, checkId, idsIn, newId, newOwner, type NewTask, recover } from "./src/claims.ts";
 import {
-  ASIDE,
   exists,
   infoOf,
   locate,
   move,
   readTask,
-  remove,
   type State,
-  stateOf,
   states,
   syncFolder,
   type Task,
@@ -55,7 +52,7 @@ import type { CommandOptions } from "./src/programs.ts";
 import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
 import { nameHere, refer, see } from "./src/references.ts";
 import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
-import { fileUrl, fullPath, succeeds, system, Watched, writeAll } from "./src/system.ts";
+import { fileUrl, fullPath, succeeds, system, Watched } from "./src/system.ts";
 import { type Callable, encode, type Path } from "./src/values.ts";
 
 export { MARK, readTask };
@@ -63,22 +60,28 @@ export type { Stream } from "./src/system.ts";
 export type { Callable, CommandOptions, Items, MapOptions, RunOptions, State, Step, Task, Tasks };
 
 /** A value to come. Its parts are deferred values too, and calling one defers the call. */
-export type Deferred<T> =
-  & Marked<T>
-  & ([NonNullable<T>] extends [never] ? unknown : Parts<NonNullable<T>> & Call<NonNullable<T>>);
+export type Deferred<T> = Marked<T> & Parts<NonNullable<T>> & Call<NonNullable<T>>;
 
 /** What marks a deferred value. */
 export type Marked<T> = { readonly [MARK]: T };
 
 /** The deferred parts of a `T`. Mapped over a key parameter, as a primitive would map to itself. */
-export type Parts<T, K extends keyof T = keyof T> = 0 extends 1 & T
-  // deno-lint-ignore no-explicit-any
-  ? { readonly [key: string]: Deferred<any> } & ((...args: any[]) => Deferred<any>)
+export type Parts<T, K extends keyof T = keyof T> = 0 extends 1 & T ? AnyParts
+  : [T] extends [never] ? unknown
   : { readonly [P in K]-?: Deferred<T[P]> };
 
+/** The deferred parts of what may be anything, and its call. */
+export interface AnyParts {
+  // deno-lint-ignore no-explicit-any
+  (...args: any[]): Deferred<any>;
+  // deno-lint-ignore no-explicit-any
+  readonly [key: string]: Deferred<any>;
+}
+
 /** The deferred call of a `T`, if it is a function. */
-export type Call<T> = Signatures<T> extends [infer P, infer Q, infer R, infer S]
-  ? Signature<P> & Signature<Q> & Signature<R> & Signature<S>
+export type Call<T> = [T] extends [never] ? unknown
+  : Signatures<T> extends [infer P, infer Q, infer R, infer S]
+    ? Signature<P> & Signature<Q> & Signature<R> & Signature<S>
   : unknown;
 
 /** The deferred call of a function with one signature: its arguments, and what it returns. */
@@ -307,7 +310,7 @@ export class TaskList<T = unknown> {
   #pending = new Set<Promise<unknown>>();
   #isReporting = false;
   #failed: { scheduled: Watched<Scheduled>; error: unknown }[] = [];
-  #queue: { id: string; text: string; done: (isNew: Promise<boolean>) => void }[] = [];
+  #queue: (NewTask & { done: (isScheduled: Promise<boolean>) => void })[] = [];
   #writing?: Promise<void>;
 
   /** Makes the directory, or takes the one that is there. */
@@ -364,8 +367,9 @@ export class TaskList<T = unknown> {
     const name = async ({ into, key, call }: Place) => into[key] = await refer(call);
     await Promise.all(functions.map(name));
     const text = writeTask({ steps, ...stored });
+    const isNew = options.id === undefined; // as nobody else makes the same
     const scheduled = await new Promise<boolean>((done) => {
-      this.#queue.push({ id, text, done });
+      this.#queue.push({ id, text, isNew, done });
       this.#writing ??= this.#write();
     });
     return { id, scheduled };
@@ -374,33 +378,12 @@ export class TaskList<T = unknown> {
   /** Writes what was scheduled, many files at once, and syncs the folder once for all of them. */
   async #write(): Promise<void> {
     for (let batch; (batch = this.#queue.splice(0, 64)).length;) {
-      const writes = batch.map(({ id, text }) => this.#publish(id, text));
+      const writes = batch.map((task) => addTask(this.directory, task, this.#options.retryFailed));
       await Promise.allSettled(writes);
       const synced = Promise.try(() => syncFolder(`${this.directory}/todo`));
       batch.forEach(({ done }, index) => done(synced.then(() => writes[index])));
     }
     this.#writing = undefined;
-  }
-
-  async #publish(id: string, text: string): Promise<boolean> {
-    const aside = `${this.directory}/running/${id}.json@${newOwner()}+`;
-    try {
-      using file = system.openSync(aside, ASIDE);
-      writeAll(file, text);
-      await file.sync();
-      const state = stateOf(this.directory, id);
-      const failed = `${this.directory}/fail/${id}.json`;
-      const claim = aside.slice(0, -1); // which makes it ours, so that it is never in two places
-      const isAgain = state === "fail" && !!this.#options.retryFailed && move(failed, claim);
-      if (isAgain && move(aside, claim)) remove(`${failed}.original`);
-      if (!state || isAgain) {
-        system.renameSync(isAgain ? claim : aside, `${this.directory}/todo/${id}.json`);
-      } else remove(aside);
-      return !state || isAgain;
-    } catch (error) {
-      remove(aside);
-      throw error;
-    }
   }
 
   /**

@@ -27,6 +27,7 @@ import { test as register } from "node:test";
 import { inspect } from "node:util";
 import { command, defer, type Deferred, evaluate, exec, map, readTask } from "./mod.ts";
 import { type RunOptions, type Task, TaskList } from "./mod.ts";
+import { newOwner } from "./src/claims.ts";
 import { withDefaults } from "./src/options.ts";
 import { ListPool } from "./src/list_pool.ts";
 import * as fixture from "./testdata/tasks.ts";
@@ -1562,6 +1563,70 @@ test("the same id scheduled many times at once is scheduled once", async () => {
   const scheduled = (await Promise.all(all)).filter(({ scheduled }) => scheduled);
   assert.equal(scheduled.length, 1);
   assert.equal(tasks.count().todo, 1);
+});
+
+test("the same ids scheduled by several programs at once are scheduled once", async () => {
+  using folder = temporary();
+  const [file, args, options] = writeProgram(
+    folder,
+    `const tasks = new TaskList("list", { existOk: true, preClean: false });
+     await new Promise((resolve) => setTimeout(resolve, Number(process.argv[2]) - Date.now()));
+     for (let id = 0; id < 200; id++) {
+       if ((await tasks.schedule(process.pid, { id: \`\${id}\` })).scheduled) console.log(id);
+     }`,
+  );
+  const start = `${Date.now() + 1000}`; // for all of them
+  const printed = await Promise.all(Array.from({ length: 4 }, async () => {
+    const program = spawn(file, [...args, start], options);
+    let text = "";
+    for await (const chunk of program.stdout) text += chunk;
+    return text.split("\n").filter(Boolean);
+  }));
+  assert.equal(printed.flat().length, 200);
+  assert.equal(new Set(printed.flat()).size, 200);
+});
+
+test("tasks whose outcome a dead run has not moved are counted, looked at, and yielded by the next", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const [host, , , number] = newOwner().split(".");
+  const claim = folder.file(`list/running/ID.json@${host}.1.long-ago.${number}`);
+  const place = (id: string, end: string) => claim.replace("ID", id) + end;
+  const done = JSON.stringify({ steps: [{ value: 1 }], returnValue: "before" });
+  for (
+    const [id, aside] of [["sealed", place("sealed", "+")], [
+      "moved",
+      folder.file("list/done/moved.json"),
+    ]]
+  ) {
+    writeFileSync(place(id, "~done"), JSON.stringify({ steps: [{ value: 1 }] }));
+    writeFileSync(aside, done);
+  }
+  assert.deepEqual(tasks.count(), { todo: 0, running: 1, done: 1, fail: 0 });
+  assert.deepEqual(await Array.fromAsync(tasks.runningTasks(), ({ id }) => id), ["sealed"]);
+  const values = await Array.fromAsync(tasks.run(), ({ id, returnValue }) => [id, returnValue]);
+  assert.deepEqual(values.sort(), [["moved", "before"], ["sealed", "before"]]);
+  assert.deepEqual(tasks.count(), { todo: 0, running: 0, done: 2, fail: 0 });
+});
+
+test("a task whose outcome cannot be written goes back, and is not blamed", () => {
+  using folder = temporary();
+  const [file, args, options] = writeProgram(
+    folder,
+    `const tasks = new TaskList("list");
+     await tasks.schedule(command(["head", "-c", "1000000", "/dev/zero"]));
+     for await (const task of tasks.run()) console.log(task);`,
+  );
+  const limit = 'trap "" XFSZ; ulimit -f 1000; exec "$@"'; // no file may be larger, as on a full disk
+  const { stderr, stdout } = spawnSync("sh", ["-c", limit, "sh", file, ...args], {
+    ...options,
+    encoding: "utf8",
+  });
+  assert.match(stderr, /EFBIG|File too large/);
+  assert.equal(stdout, "");
+  assert.deepEqual(readdirSync(folder.file("list/fail")), []);
+  assert.equal(readdirSync(folder.file("list/todo")).length, 1);
+  assert.deepEqual(readdirSync(folder.file("list/running")), []);
 });
 
 test("ids that are no file names are refused with the reason", async () => {

@@ -103,7 +103,7 @@ function readList(directory: string): Entry[] {
   let folders = 0;
   // In this order, and by id, a task that moves while the folders are read is counted, and counted once.
   for (const state of ["todo", "running", "fail", "done"] as const) {
-    const pattern = state === "running" ? /^([^.].*)\.json@[^@+~]*$/s : /^([^.].*)\.json$/s;
+    const pattern = state === "running" ? /^([^.].*)\.json@[^@+]*$/s : /^([^.].*)\.json$/s;
     try {
       for (const name of files().readdirSync(`${directory}/${state}`).sort()) {
         const id = pattern.exec(name)?.[1];
@@ -349,13 +349,18 @@ function histogram(bars: Bar[]) {
   return { bins, logarithmic, ticks };
 }
 
+const PROGRAM = /^Error: `([^`\s]+)[^`]*` (exited with code \d+|was killed by \w+)/;
+
 function failuresSection(directory: string, entries: Entry[]): string {
   const groups = new Map<string, Entry[]>();
   for (const entry of entries) {
     const { message } = entry.failure ?? {};
     if (message === undefined) continue;
-    if (!groups.has(message)) groups.set(message, []);
-    groups.get(message)!.push(entry);
+    // of a program, the words and what it has printed differ
+    const [, program, how] = PROGRAM.exec(message) ?? [];
+    const kind = program ? `${program} ${how}` : message;
+    if (!groups.has(kind)) groups.set(kind, []);
+    groups.get(kind)!.push(entry);
   }
   if (!groups.size) return section("Failures", "No task has failed.", "");
   const command = ({ id }: Entry) => {
@@ -366,7 +371,8 @@ function failuresSection(directory: string, entries: Entry[]): string {
   const fold = (title: string, body: string) =>
     `<details><summary>${title}</summary>${body}</details>`;
   const sorted = [...groups].sort(([, a], [, b]) => b.length - a.length);
-  const rows = sorted.slice(0, 50).map(([message, [first, ...others]]) => {
+  const rows = sorted.slice(0, 50).map(([, [first, ...others]]) => {
+    const { message } = first.failure!;
     const stack = first.failure?.stack ?? "";
     const left = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
     const same = others.slice(0, 20).map(command).join("") + left;

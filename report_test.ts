@@ -126,6 +126,17 @@ test("a command names the directory as it was given, and is one that a shell und
   ]);
 });
 
+test("failures of one program are one group, whatever its words were", () => {
+  const ended = (words: string, how: string) =>
+    timed(0, 1, thrown("Error", `\`convert ${words}\` ${how}. It last printed:\nno ${words}`));
+  const list = makeList("programs", {
+    "fail/1.json": ended("a.png", "exited with code 2"),
+    "fail/2.json": ended("b.png", "exited with code 2"),
+    "fail/3.json": ended("c.png", "was killed by SIGSEGV"),
+  });
+  assert.match(visibleText(reportPage(list)), /3 tasks with 2 messages/);
+});
+
 test("ids, messages and directories are never taken for markup", () => {
   const page = reportPage(evilTasks);
   assert.ok(!page.includes("<script>document"));

@@ -4,9 +4,22 @@
  * @module
  */
 
-import { exists, infoOf, move, record, remove, settle, type State } from "./files.ts";
+import {
+  ASIDE,
+  claimsIn,
+  claimsOf,
+  exists,
+  infoOf,
+  link,
+  move,
+  record,
+  remove,
+  sealOf,
+  settle,
+} from "./files.ts";
+import { type State, stateOf } from "./files.ts";
 import { KILL, NAMESPACE, printedBy, shell, START } from "./processes.ts";
-import { environment, LONGEST_TIMER, succeeds, system } from "./system.ts";
+import { environment, LONGEST_TIMER, succeeds, system, writeAll } from "./system.ts";
 import { encodeThrown } from "./values.ts";
 
 let lastId = 0;
@@ -38,9 +51,9 @@ export function idsIn(directory: string, state: State): Ids {
   const folder = `${directory}/${state}`;
   const isLarge = globalThis.Deno && system.lstatSync(folder).size > 4e6; // some 100,000 names
   if (isLarge && state !== "running") return idsInLarge(folder);
-  const pattern = state === "running" ? /^([^.].*\.json@[^@+~]*)$/s : /^([^.].*)\.json$/s;
   const names = Array.from(system.readDirSync(folder), ({ name }) => name);
-  return names.flatMap((name) => pattern.exec(name)?.[1] ?? []).sort();
+  if (state === "running") return claimsIn(names).sort();
+  return names.flatMap((name) => /^([^.].*)\.json$/s.exec(name)?.[1] ?? []).sort();
 }
 
 /** The same for a million names, for which Deno would take 5 s and 600 MB. */
@@ -57,6 +70,52 @@ function idsInLarge(folder: string): Ids {
   return { length, [Symbol.iterator]: ids };
 }
 
+/** A task that is to be written; `isNew` says that no other task can have its id. */
+export type NewTask = { id: string; text: string; isNew: boolean };
+
+/**
+ * Writes a task into `todo`, which is to be synced then; false if the list has its id. `mayReplace`
+ * says that it replaces one that has failed.
+ */
+export async function addTask(
+  directory: string,
+  { id, text, isNew }: NewTask,
+  mayReplace = false,
+): Promise<boolean> {
+  const claim = `${directory}/running/${id}.json@${newOwner()}`;
+  const [todo, done, failed] = ["todo", "done", "fail"].map((state) =>
+    `${directory}/${state}/${id}.json`
+  );
+  const aside = `${claim}+`;
+  try {
+    using file = system.openSync(aside, ASIDE);
+    writeAll(file, text);
+    await file.sync();
+    if (isNew) {
+      system.renameSync(aside, todo);
+      return true;
+    }
+    const state = stateOf(directory, id);
+    if (state === "fail" && mayReplace && move(failed, claim)) { // so it is never in two places
+      if (move(aside, claim)) remove(`${failed}.original`);
+      system.renameSync(claim, todo);
+      return true;
+    }
+    const { ino } = system.lstatSync(aside);
+    const isAdded = !state && link(aside, todo);
+    remove(aside);
+    if (!isAdded) return false;
+    // it may have been somewhere else when we looked
+    const isOther = (path: string) => (infoOf(path)?.ino ?? ino) !== ino;
+    if (![done, failed, ...claimsOf(directory, id)].some(isOther)) return true;
+    if (infoOf(todo)?.ino === ino) remove(todo);
+    return false;
+  } catch (error) {
+    remove(aside);
+    throw error;
+  }
+}
+
 let identity: string | undefined;
 
 /** Host, id and start of this process. */
@@ -70,11 +129,10 @@ function processOwner(): string {
 
 export const newOwner = (): string => `${processOwner()}.${newId()}`;
 /** Milliseconds without a sign of life after which a claim of another host is recovered. */
-export const lease = 1000 * leaseOf(environment("FORREST_LEASE") || "60");
-
-function leaseOf(text: string): number {
-  const seconds = Number(text);
-  if (seconds > 0 && seconds * 1000 <= LONGEST_TIMER) return seconds;
+export function lease(): number {
+  const text = environment("FORREST_LEASE") || "60";
+  const milliseconds = 1000 * Number(text);
+  if (milliseconds > 0 && milliseconds <= LONGEST_TIMER) return milliseconds;
   throw new RangeError(`Expected \`FORREST_LEASE\` to be a number of seconds, got \`${text}\``);
 }
 
@@ -86,14 +144,16 @@ function isAlive(maker: string, files: string[]): boolean | undefined {
   const [host, pid, start] = maker.split(".");
   if (host === processOwner().split(".")[0]) {
     const { since = -Infinity } = observed.get(maker) ?? {}; // one look will do for a while
-    if (performance.now() - since < Math.min(1000, lease / 6)) return true;
+    if (performance.now() - since < Math.min(1000, lease() / 6)) return true;
     const found = shell(START, pid);
     if (found === start) observed.set(maker, { mtime: 0, since: performance.now() });
     return found ? found === start : undefined; // unknown, if the shell could not be started
   }
   const mtime = Math.max(...files.map((path) => Number(infoOf(path)?.mtime ?? 0)));
   const before = observed.get(maker);
-  if (before?.mtime === mtime) return performance.now() - before.since > lease ? false : undefined;
+  if (before?.mtime === mtime) {
+    return performance.now() - before.since > lease() ? false : undefined;
+  }
   observed.set(maker, { mtime, since: performance.now() }); // by no clock but our own
   return before && true;
 }
@@ -123,7 +183,10 @@ export function recover(
       if (alive.get(maker) === false) shell(KILL, `/${maker}.`);
     }
     if (alive.get(maker) !== false) continue;
-    const isLeft = settle(claim) === "running";
+    const isSealed = sealOf(claim) !== undefined;
+    const state = settle(claim);
+    if (isSealed && (state === "done" || state === "fail")) filed(claim, state);
+    const isLeft = state === "running";
     const taken = `${running}/${id}.json@${owner}`; // so that only one of us counts it
     if (!isLeft || exists(`${directory}/done/${id}.json`)) remove(claim);
     else {

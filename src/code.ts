@@ -7,9 +7,18 @@
 import type { Step } from "./steps.ts";
 import type { Path } from "./values.ts";
 
-/** A stored value as the code that makes it. */
+/** A stored value as the code that makes it; an ellipsis, if it is too deep. */
 export function codeOf(stored: unknown): string {
-  if (Array.isArray(stored)) return `[${stored.map(codeOf).join(", ")}]`;
+  try {
+    return codeOfPart(stored);
+  } catch (error) {
+    if (error instanceof RangeError) return "…";
+    throw error;
+  }
+}
+
+function codeOfPart(stored: unknown): string {
+  if (Array.isArray(stored)) return `[${stored.map(codeOfPart).join(", ")}]`;
   if (typeof stored !== "object" || !stored) return JSON.stringify(stored) ?? "undefined";
   const [key] = Object.keys(stored);
   return key?.startsWith("$")
@@ -21,7 +30,7 @@ const isName = (key: unknown): boolean => /^[a-z_$][\w$]*$/i.test(`${key}`);
 
 function codeOfObject(object: object): string {
   const fields = Object.entries(object).map(([key, value]) =>
-    `${isName(key) ? key : JSON.stringify(key)}: ${codeOf(value)}`
+    `${isName(key) ? key : JSON.stringify(key)}: ${codeOfPart(value)}`
   );
   return fields.length ? `{ ${fields.join(", ")} }` : "{}";
 }
@@ -48,7 +57,7 @@ function codeOfSpecial(key: string, object: Record<string, unknown>): string {
   const names = Object.getOwnPropertyNames(globalThis);
   const type = names.find((name) => `$${name.toLowerCase()}` === key) ?? key;
   if (/Array$/.test(type)) return `new ${type}(${specials.$arraybuffer(stored as never)})`;
-  return `new ${type}(${codeOf(stored)})`;
+  return `new ${type}(${codeOfPart(stored)})`;
 }
 
 function codeOfPath(path: Path = []): string {
@@ -94,9 +103,16 @@ export function headOfError(stored: unknown): string {
 
 const headOf = ({ name, message }: { name: string; message: string }): string => {
   const [first, ...others] = message.trimEnd().split("\n");
-  const last = /It last printed:$/.test(first) ? ` ${others.at(-1) ?? ""}` : "";
+  const last = /It last printed:$/.test(first) ? ` ${tellingOf(others)}` : "";
   return first ? `${name}: ${first}${last}` : name;
 };
+
+/** The line that says most of what a process has printed last: an error, and no line of its stack. */
+function tellingOf(lines: string[]): string {
+  const told = lines.filter((line) => !/^\s*at |^Bun v\d|^\s*$/.test(line));
+  return told.findLast((line) => /^(error|panic|Uncaught|\w*Error)\b.*:/i.test(line)) ??
+    told.at(-1) ?? "";
+}
 
 /** A stored error with its stack, its own properties and its causes. */
 export function textOfError(stored: unknown): string {

@@ -80,14 +80,42 @@ export const remove = (path: string): boolean => succeeds(() => system.removeSyn
 
 /** The state of a task, if the list has it. */
 export function stateOf(directory: string, id: string): State | undefined {
-  const begin = `${id}.json@`;
-  const isClaim = ({ name }: { name: string }) =>
-    name.startsWith(begin) && !/@|\+$/.test(name.slice(begin.length));
   return states.find((state) =>
     state === "running"
-      ? Array.from(system.readDirSync(`${directory}/running`)).some(isClaim)
+      ? claimsOf(directory, id).length > 0
       : exists(`${directory}/${state}/${id}.json`)
   );
+}
+
+/** Those of the names that are claims, or claims with an outcome that is not in its place yet. */
+export function claimsIn(names: string[]): string[] {
+  const all = new Set(names);
+  return names.filter((name) => {
+    const [, claim, seal] = /^([^.].*\.json@[^@+~]*)(~[^@+~]*)?$/s.exec(name) ?? [];
+    return claim && (!seal || all.has(`${claim}+`));
+  });
+}
+
+/** The paths of the claims of a task. */
+export function claimsOf(directory: string, id: string): string[] {
+  const folder = `${directory}/running`;
+  const begin = `${id}.json@`;
+  const names = Array.from(system.readDirSync(folder), ({ name }) => name);
+  const own = names.filter((name) => name.startsWith(begin) && !name.includes("@", begin.length));
+  return claimsIn(own).map((name) => `${folder}/${name}`);
+}
+
+/** Gives a file a second name, unless that is taken; where no file has two, the first one goes. */
+export function link(from: string, to: string): boolean {
+  try {
+    system.linkSync(from, to);
+  } catch (error) {
+    const { code } = error as { code?: string };
+    if (code === "EEXIST") return false;
+    if (!/^(EPERM|ENOSYS|ENOTSUP|EOPNOTSUPP)$/.test(`${code}`)) throw error;
+    system.renameSync(from, to);
+  }
+  return true;
 }
 
 /** The list, the state and the id of the task at `path`. */
@@ -338,10 +366,11 @@ function isWhole(aside: string): boolean {
   }
 }
 
-/** Puts a claimed task back as it was. */
-export function putBack(claim: string): boolean {
+/** Puts a claimed task back as it was, unless it has an outcome; says in which state it is then. */
+export function putBack(claim: string): State | undefined {
   const { directory, id } = locate(claim);
-  if (settle(claim) !== "running" || !move(claim, `${directory}/todo/${id}.json`)) return false;
+  const state = settle(claim);
+  if (state !== "running" || !move(claim, `${directory}/todo/${id}.json`)) return state;
   if (exists(`${claim}+`)) remove(`${claim}+`); // the runner was killed while it wrote that
-  return true;
+  return "todo";
 }

@@ -27,7 +27,7 @@ import {
 import { Lines } from "./lines.ts";
 import { isUnlimited, type Options, type Tasks } from "./options.ts";
 import { type Answer, Pool, type Runner, type Start, type Watch } from "./pool.ts";
-import { isThere, KILL, killGroup, shell } from "./processes.ts";
+import { isThere, KILL, killGroup, shell, statusOf } from "./processes.ts";
 import { type Program, programOf, resultOf, wordsOf } from "./programs.ts";
 import type { Told } from "./single.ts";
 import { LONGEST_TIMER, sleep, type Stream, stringify, system, writeAll } from "./system.ts";
@@ -81,7 +81,7 @@ export class ListPool extends Pool {
   }
 
   async *run(): Tasks<unknown> {
-    const refresh = setInterval(() => this.refresh(), lease / 6);
+    const refresh = setInterval(() => this.refresh(), lease() / 6);
     try {
       yield* this.guard(this.tasks());
     } finally {
@@ -106,7 +106,9 @@ export class ListPool extends Pool {
       } else if (this.failures > maxFailures) {
         const left = `${idsIn(this.directory, "todo").length} tasks are left in \`todo\``;
         throw new Error(
-          `Stopped after ${this.failures} failures (\`maxFailures: ${maxFailures}\`): ${left}`,
+          `Stopped after ${this.failures} failure${
+            this.failures === 1 ? "" : "s"
+          } (\`maxFailures: ${maxFailures}\`): ${left}`,
         );
       } else if (this.isOver()) return;
       else if (this.pending.size) await Promise.allSettled(this.pending);
@@ -128,7 +130,7 @@ export class ListPool extends Pool {
   /** Looks for tasks in `todo` and with dead runs; false if there are none. */
   async look(): Promise<boolean> {
     const filed = (claim: string, state: State) => {
-      if (state === "fail") this.settled(claim, state);
+      if (state !== "todo") this.settled(claim, state);
     };
     const isUnsure = recover(this.directory, this.owner, this.options.maxCrashes, filed);
     this.fruitless = this.claims ? 0 : this.fruitless + 1;
@@ -143,7 +145,7 @@ export class ListPool extends Pool {
     this.claims = 0;
     this.progress.total = this.yielded + this.finished.length + this.listed;
     if (this.finished.length || (this.listed && !isStuck)) return true;
-    if (isUnsure) await sleep(Math.min(1000, lease / 6));
+    if (isUnsure) await sleep(Math.min(1000, lease() / 6));
     return isUnsure;
   }
 
@@ -271,12 +273,13 @@ export class ListPool extends Pool {
       void this.try(() => this.output(runner, text, "stderr"));
     // what has left its group may hold its output open when it is killed
     const killed = runner.killed.then(() => sleep(200));
+    let runtime = 0;
+    statusOf(process).then(() => runtime = performance.now() - start);
     const outcome = await resultOf(process, argv, print, killed).then(
       (returnValue) => ({ returnValue }),
       (error) => ({ errorValue: encodeThrown(error) }),
     );
     killGroup(process.pid); // what it has left running
-    const runtime = performance.now() - start;
     if (!runner.isKilled && runner.held.has(claim)) {
       this.try(() => this.take(runner, claim, { begin, runtime, ...outcome }));
     }
@@ -332,13 +335,19 @@ export class ListPool extends Pool {
     for (const [claim, { begun }] of runner.held) {
       const isOverdue = this.overdue.delete(claim);
       const isToBlame = begun && (isOverdue || (!runner.isKilled && runner.given === 1));
-      const state = settle(claim);
-      if (state !== "running") this.settled(claim, state);
-      else if (isToBlame) this.fail(claim, begun, isOverdue ? this.timeout() : error);
-      else if (putBack(claim)) {
-        const { id } = locate(claim);
-        this.again.push(id);
-        if (!runner.isKilled) this.alone.add(id);
+      try {
+        const state = settle(claim);
+        if (state !== "running") this.settled(claim, state);
+        else if (isToBlame && !this.isStopped) {
+          this.fail(claim, begun, isOverdue ? this.timeout() : error);
+        } else if (putBack(claim) === "todo") {
+          const { id } = locate(claim);
+          this.again.push(id);
+          if (!runner.isKilled) this.alone.add(id);
+        }
+      } catch (problem) { // as the disk is full: then it is as if it had not run
+        this.halt(problem);
+        this.try(() => putBack(claim));
       }
     }
   }
@@ -362,8 +371,7 @@ export class ListPool extends Pool {
   settled(claim: string, state?: State, retried = 1): void {
     const { id } = locate(claim);
     const path = `${this.directory}/${state}/${id}.json`;
-    for (const { id: ids, text } of this.lines.take(id)) this.write(ids, text, "| ");
-    this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
+    this.note(claim, state);
     if (state === "todo") {
       const delay = Math.min(this.options.retryDelay * 1000 * 2 ** (retried - 1), LONGEST_TIMER);
       const timer = setTimeout(() => {
@@ -380,6 +388,13 @@ export class ListPool extends Pool {
     this.change();
   }
 
+  /** Writes to the log what has become of a task, after what it has printed. */
+  note(claim: string, state?: State): void {
+    const { id } = locate(claim);
+    for (const { id: ids, text } of this.lines.take(id)) this.write(ids, text, "| ");
+    this.write(id, state === "todo" ? `has failed, and will be retried` : `is in \`${state}\``);
+  }
+
   /** Notes which of its tasks a runner is at by now, and when they are to be killed. */
   begin(runner: Runner): void {
     const { concurrency, autokill } = this.options;
@@ -387,7 +402,13 @@ export class ListPool extends Pool {
       if (task.begun) continue;
       task.begun = new Date();
       if (autokill * 1000 > LONGEST_TIMER) continue;
-      task.timer = setTimeout(() => this.try(() => this.kill(runner, claim)), autokill * 1000);
+      const kill = () => this.try(() => this.kill(runner, claim));
+      const end = Date.now() + autokill * 1000;
+      task.timer = setTimeout(() => {
+        // if we were stopped meanwhile, as by Ctrl-Z, its outcome may have arrived already
+        if (Date.now() - end > 500) task.timer = setTimeout(kill, 500);
+        else kill();
+      }, autokill * 1000);
     }
   }
 
@@ -408,7 +429,14 @@ export class ListPool extends Pool {
     for (const timer of this.delays) clearTimeout(timer);
     for (const [, { timer }] of held) clearTimeout(timer);
     const claims = [...held.map(([claim]) => claim), ...this.unfiled().map(({ claim }) => claim)];
-    for (const claim of claims) this.try(() => putBack(claim));
+    for (const claim of claims) this.try(() => this.putBack(claim));
+  }
+
+  /** Puts a task back; or notes that it has an outcome, of which nobody has been told. */
+  putBack(claim: string): void {
+    const isSealed = sealOf(claim) !== undefined;
+    const state = putBack(claim);
+    if (isSealed && (state === "done" || state === "fail")) this.note(claim, state);
   }
 
   /** Shows other hosts that we are alive. */

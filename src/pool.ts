@@ -73,6 +73,7 @@ export abstract class Pool {
   firstAnswer = 0; // when it came, in milliseconds
   spare?: Runner; // has been started ahead of its task
   mayPrepare = true;
+  isWatched = false; // by a process that kills the others when this one is dead
 
   constructor(options: Options) {
     this.options = options;
@@ -289,6 +290,8 @@ export abstract class Pool {
     const wait = `cat > /dev/null; ${KILL}`;
     const script = globalThis.Deno ? `exec 3<&0; { exec <&3; ${wait}; } &` : wait;
     const watchdog = spawnGroup(["sh", "-c", script, `/${this.owner}.`]);
+    this.isWatched = true;
+    statusOf(watchdog).then(() => this.isWatched = false);
     for (const output of [watchdog.stdout, watchdog.stderr]) output.cancel().catch(() => {});
     const end = watchdog.stdin.getWriter(); // which the system closes if this process dies
     const release = beforeEnd(() => this.stop(), this.options.signal);
@@ -306,7 +309,7 @@ export abstract class Pool {
   stop(): void {
     this.isStopped = true;
     for (const runner of this.runners) runner.kill();
-    if (this.runners.size) shell(KILL, `/${this.owner}.`);
+    if (this.runners.size || !this.isWatched) this.try(() => shell(KILL, `/${this.owner}.`));
     for (const { held } of this.runners) held.clear();
     this.wake();
   }

@@ -24,10 +24,13 @@ export function spawn(command: string[], options: Options = {}): Deno.ChildProce
 /** Says in the same words on all runtimes why a program could not be started. */
 function cannotStart(program: string, cause: unknown): unknown {
   const { code } = cause as { code?: string };
+  const fewer = "use fewer processes, or raise";
   const reasons: Record<string, string> = {
     ENOENT: "there is no such program",
     EACCES: "it is no program, or may not be run",
     E2BIG: "its words are too long",
+    EMFILE: `too many files are open: ${fewer} \`ulimit -n\``,
+    EAGAIN: `too many processes run: ${fewer} \`ulimit -u\``,
   };
   if (!code || !Object.hasOwn(reasons, code)) return cause;
   const error = new Error(`Cannot start \`${program}\`: ${reasons[code]}`);

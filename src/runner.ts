@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Filing, locate, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
+import { Filing, type Outcome, record, type Sealed, sealOutcome } from "./files.ts";
 import type { Answer, Problem, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
 import {
@@ -87,7 +87,7 @@ export async function run(path: string, session?: string): Promise<[string, Outc
   let text = "";
   try {
     text = system.readTextFileSync(path);
-    const name = `${locate(path).id}.json`; // it will not stay in this folder
+    const name = path.replace(/.*\//s, "").replace(/\.json@[^@]*$/, ".json"); // it moves on from its folder
     const returnValue = encode(await runSteps(stepsOf(text, name), session), "returnValue");
     return [text, { started, runtime: runtime(), returnValue }];
   } catch (error) {

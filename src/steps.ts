@@ -30,6 +30,9 @@ export function stepsOf(text: string, path: string): Step[] {
     const isStep = step && typeof step === "object" && ("value" in step || "call" in step);
     const surplus = isStep && Object.keys(step).find((key) => !known.includes(key));
     if (surplus) throw refuse(`steps[${index}]`, `a step, which has no \`${surplus}\``);
+    if (isStep && "call" in step && "value" in step) {
+      throw refuse(`steps[${index}]`, "a step with a `call` or a `value`, not both");
+    }
     if (!isStep) throw refuse(`steps[${index}]`, "an object with `call` and `args`, or `value`");
     if (!Array.isArray(step.args === undefined ? [] : step.args)) {
       throw refuse(`steps[${index}]`, "an object whose `args` are an array");

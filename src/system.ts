@@ -238,6 +238,7 @@ function systemOfNode(): typeof Deno {
     openSync: open,
     renameSync: (from: string, to: string) =>
       attempt(() => fs().renameSync(from, to), "rename", from, to),
+    linkSync: (from: string, to: string) => fs().linkSync(from, to),
     lstatSync: (path: string) => fs().lstatSync(path, { throwIfNoEntry: false }), // errors cost 1 ms
     mkdirSync: (path: string, options: Deno.MkdirOptions) => fs().mkdirSync(path, options),
     readTextFileSync: readText,

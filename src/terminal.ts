@@ -36,9 +36,13 @@ export function isSignal(name: string): boolean {
 
 /** How wide the terminal is now. */
 export function columns(): number {
-  if (globalThis.Deno) return Deno.consoleSize().columns || 80;
-  const { stdout, stderr } = nodeProcess();
-  return (stderr.isTTY ? stderr : stdout).getWindowSize()[0] || 80;
+  try {
+    if (globalThis.Deno) return Deno.consoleSize().columns || 80;
+    const { stdout, stderr } = nodeProcess();
+    return (stderr.isTTY ? stderr : stdout).getWindowSize()[0] || 80;
+  } catch {
+    return 80; // it is gone
+  }
 }
 
 /** How wide a line on the standard output may be. */
@@ -105,7 +109,9 @@ export function duration(seconds: number): string {
 /** Text in one line, without the control characters that an id or a value may hold. */
 export function printable(text: string): string {
   // deno-lint-ignore no-control-regex
-  return text.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, (character) => {
+  const plain = text.replace(/\x1b\[[\d;]*m/g, ""); // without colors
+  // deno-lint-ignore no-control-regex
+  return plain.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, (character) => {
     const escaped = JSON.stringify(character).slice(1, -1);
     return escaped === character ? `\\x${character.charCodeAt(0).toString(16)}` : escaped;
   });
@@ -145,7 +151,8 @@ const COLORS = { red: 31, green: 32, dim: 2 };
 
 /** Colored text, on a terminal whose user has nothing against it. */
 export function paint(color: keyof typeof COLORS, text: string, stream: Stream = "stdout"): string {
-  if (!text || !isTerminal(stream) || environment("NO_COLOR")) return text;
+  const isPlain = environment("NO_COLOR") || environment("TERM") === "dumb" || !isTerminal(stream);
+  if (!text || isPlain) return text;
   return `\x1b[${COLORS[color]}m${text}\x1b[0m`;
 }
 
