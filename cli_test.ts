@@ -1073,7 +1073,7 @@ function suite(): void {
   test("`reset` refuses while tasks run, and removes nothing", async () => {
     using list = temporary();
     list.add("mark", "marker");
-    list.add("double", "1");
+    list.add("double", "z"); // which comes after the other
     list.start("run", "list", "-j", "1");
     await list.until(() => existsSync(list.file("marker")));
     const { code, stderr } = list.forrest("reset", "list", "--yes");
