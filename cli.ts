@@ -14,8 +14,8 @@
 import { parseArgs } from "deno-std/cli/parse_args.js"; // @std/cli, by its name on the npm registry
 import { command, defer, exec, type RunOptions, type State, type Task, TaskList } from "./mod.ts";
 import { callOf, codeOf, headOfError, programOf, textOfError } from "./src/code.ts";
-import { newOwner, recover } from "./src/claims.ts";
-import { claimsIn, exists, infoOf, locate, stateOf, states } from "./src/files.ts";
+import { newOwner, pathsIn, recover } from "./src/claims.ts";
+import { exists, infoOf, locate, stateOf, states } from "./src/files.ts";
 import { isIgnored } from "./src/processes.ts";
 import type { Step } from "./src/steps.ts";
 import {
@@ -633,7 +633,7 @@ class Clock {
   }
 
   left(): number {
-    return this.seconds - performance.now() / 1000;
+    return this.seconds - performance.now() / 1000; // which counts from the start of this program
   }
 
   saw(runtime = 0): void {
@@ -782,13 +782,11 @@ async function debug(): Promise<number> {
     throw new UsageError("`--inspect-brk` needs the source of forrest: use Deno or Bun");
   }
   const words = system.args.filter((word) => word !== "--inspect-brk");
-  const path = pathOf(import.meta.url);
-  if (globalThis.Deno) {
-    const args = ["run", "-A", "--inspect-brk", path, ...words];
-    return (await new Deno.Command(Deno.execPath(), { args }).spawn().status).code;
-  }
   const { spawnSync } = await import("node:child_process");
-  const args = ["--inspect-brk", path, ...words];
+  const start = globalThis.Deno
+    ? ["run", "-A", "--inspect-brk", import.meta.url]
+    : ["--inspect-brk", pathOf(import.meta.url)];
+  const args = [...start, ...words];
   return spawnSync(system.execPath(), args, { stdio: "inherit" }).status ?? 1;
 }
 
@@ -930,23 +928,24 @@ async function* linesOf(file: string, isStrict = true): AsyncGenerator<string, v
   const decoder = new TextDecoder("utf-8", { fatal: isStrict });
   const source = file === "-" ? system.stdin : system.openSync(file);
   const buffer = new Uint8Array(65536);
+  const parts: string[] = []; // of a long line, which is not to be searched for each of them
   let number = 1;
-  let rest = "";
   for (let isEnd = false; !isEnd;) {
     const length = await source.read(buffer);
     isEnd = !length;
     const chunk = buffer.subarray(0, length ?? 0);
     try {
-      rest += decoder.decode(chunk, { stream: !isEnd });
+      parts.push(decoder.decode(chunk, { stream: !isEnd }));
     } catch {
       throw new UsageError(`Line ${number + linesBeforeFault(chunk)} is not in UTF-8`);
     }
-    const lines = rest.split("\n");
-    rest = lines.pop()!;
+    if (!isEnd && !parts.at(-1)!.includes("\n")) continue;
+    const lines = parts.splice(0).join("").split("\n");
+    parts.push(lines.pop()!);
     number += lines.length;
     yield* lines;
   }
-  if (rest) yield rest;
+  if (parts[0]) yield parts[0];
 }
 
 /** How many lines end before the first that is not in UTF-8; what this begins with may end a character. */
@@ -1063,22 +1062,15 @@ function pathOfTask(directory: string, id: string): string | undefined {
   return pathsIn(directory, state).find((path) => locate(path).id === id);
 }
 
-/** The paths of the tasks in a state, in the order in which they run. */
-function pathsIn(directory: string, state: State): string[] {
-  const all = namesIn(`${directory}/${state}`) ?? [];
-  const isTask = (name: string) => /^[^.].*\.json$/s.test(name);
-  const names = state === "running" ? claimsIn(all) : all.filter(isTask);
-  return names.sort().map((name) => `${directory}/${state}/${name}`);
-}
-
 async function notInList(directory: string, id: string, words: string[] = []): Promise<never> {
-  const paths = states.flatMap((state) => pathsIn(directory, state));
+  const paths = states.flatMap((state) => [...pathsIn(directory, state)]);
   const ids = paths.slice(0, 10_000).map((path) => locate(path).id);
   if (!ids.length) throw new UsageError(`There is no task \`${id}\`: \`${directory}\` is empty`);
   throw new UsageError(`${await unknown("task", id, [...words, ...ids])} in \`${directory}\``);
 }
 
-const isTaskFile = (path: string): boolean => /\.json(@[^/]*)?$/.test(path) && exists(path);
+const isTaskFile = (path: string): boolean =>
+  /\.json(@[^/]*)?$/.test(path) && infoOf(path)?.isDirectory === false;
 
 async function list(input: Input): Promise<number> {
   const directory = directoryOf(input);
@@ -1103,7 +1095,7 @@ async function show(input: Input): Promise<number> {
   const isFull = input.is("full");
   if (path === undefined) throw new UsageError("TASK.json, the task to show, is missing");
   if (id === undefined && isTaskFile(path)) return await showTask(path, isFull);
-  if (id === undefined && /\.json$/.test(path)) throw noTask(path);
+  if (id === undefined && /\.json$/.test(path) && !exists(path)) throw noTask(path);
   const directory = directoryOf(input);
   openList(directory);
   if (id === undefined) throw new UsageError("ID, the id of the task, is missing");
@@ -1164,8 +1156,8 @@ function isAbout(line: string, id: string): boolean {
 
 /** What the log of its list says that a task has printed since it was last started. */
 async function outputOf(path: string, { started }: Stored): Promise<string> {
-  const { directory, id, state } = locate(path);
-  const log = `${directory || "."}/log.txt`;
+  const { directory, id, state } = locate(fullPath(path));
+  const log = `${directory}/log.txt`;
   const isRunning = state === "running"; // when that began, its file does not say
   if (!exists(log) || (!started && !isRunning)) return "";
   const lines: string[] = [];
@@ -1220,8 +1212,7 @@ function clean(input: Input): number {
   if (!named.length && !isAgreed(`Remove all tasks of \`${directory}\` (${what})?`, input)) {
     return 1;
   }
-  const isChosen = (state: typeof removable[number]) => chosen.includes(state);
-  tasks.clean({ todo: isChosen("todo"), done: isChosen("done"), fail: isChosen("fail") });
+  tasks.clean(Object.fromEntries(chosen.map((state) => [state, true])));
   write("stdout", `Removed from \`${directory}\`: ${what}\n`);
   return 0;
 }

@@ -1111,6 +1111,21 @@ function suite(): void {
     assert.doesNotMatch(list.forrest("show", "list", id).stdout, /It printed/);
   });
 
+  test("`list` and `show` show what is no value, and a list whose name ends like that of a task", () => {
+    using list = temporary();
+    const steps = [{ value: { $regexp: 5 } }];
+    const failed = [{ $error: null }, { $error: { stack: "x" } }, { $step: 0, path: "x" }];
+    for (const [index, errorValue] of failed.entries()) {
+      list.write(`a.json/fail/${index}.json`, JSON.stringify({ steps, errorValue }));
+    }
+    list.write("a.json/todo/a.json", JSON.stringify({ steps }));
+    const { code, stdout, stderr } = list.forrest("list", "a.json");
+    assert.deepEqual([code, stderr], [0, ""]);
+    assert.equal(stdout.match(/^(todo|fail) /gm)?.length, 4);
+    assert.match(stdout, /^todo .*\{ \$regexp: 5 \}$/m);
+    for (const id of ["0", "1", "2", "a"]) assert.equal(list.forrest("show", "a.json", id).code, 0);
+  });
+
   test("`list` and `show` take a task that lies in no list", () => {
     using list = temporary();
     list.add("double", "1");

@@ -342,7 +342,7 @@ function illegalities(directory: string, when: "at rest" | "after a crash" = "at
   for (const [claim, suffixes] of claims) {
     const id = claim.slice(0, claim.lastIndexOf(".json@"));
     const kind = suffixes.sort().join(" ");
-    if (!/^(\+|\+?|(\+ )?~(todo|done|fail|keep))$|^ \+$/.test(kind)) {
+    if (!/^(\+|\+?|(\+ )?~(todo|done|fail|again|keep))$|^ \+$/.test(kind)) {
       wrong.push(`running/${claim} is there as "${kind}"`);
     }
     if (suffixes.includes("") || suffixes.length === 2) put(id, `running/${claim}${suffixes}`);

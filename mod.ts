@@ -23,7 +23,17 @@
  */
 
 import "./src/bundled.ts";
-import { addTask, checkId, idsIn, newId, newOwner, type NewTask, recover } from "./src/claims.ts";
+import {
+  addTask,
+  checkId,
+  idsIn,
+  newId,
+  newOwner,
+  type NewTask,
+  pathsIn,
+  recover,
+} from "./src/claims.ts";
+import { build, deferred, MARK, newStep, partOf, type Place } from "./src/deferred.ts";
 import {
   exists,
   infoOf,
@@ -49,11 +59,10 @@ import {
 } from "./src/options.ts";
 import { reportAtEnd } from "./src/processes.ts";
 import type { CommandOptions } from "./src/programs.ts";
-import { MARK, newStep, type Part, partOf, printable, type Recorded } from "./src/recorded.ts";
 import { nameHere, refer, see } from "./src/references.ts";
 import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
-import { fileUrl, fullPath, succeeds, system, Watched } from "./src/system.ts";
-import { type Callable, encode, type Path } from "./src/values.ts";
+import { fileUrl, fullPath, succeeds, system } from "./src/system.ts";
+import { type Callable, encode } from "./src/values.ts";
 
 export { MARK, readTask };
 export type { Stream } from "./src/system.ts";
@@ -74,6 +83,7 @@ export type Parts<T, K extends keyof T = keyof T> = 0 extends 1 & T ? AnyParts
 export interface AnyParts {
   // deno-lint-ignore no-explicit-any
   (...args: any[]): Deferred<any>;
+  /** Any part. */
   // deno-lint-ignore no-explicit-any
   readonly [key: string]: Deferred<any>;
 }
@@ -166,40 +176,12 @@ export function defer(call: unknown, ...args: unknown[]): unknown {
   return deferred(isCall ? newStep(partOf(call) ?? call, args) : newStep(undefined, [call]));
 }
 
-function deferred(step: Step, path: Path = []): unknown {
-  const target = Object.assign(function () {}, { [MARK]: { step, path } }); // no arrow, for `construct`
-  return new Proxy(Object.setPrototypeOf(target, printable), recorder);
-}
-
-const refuse = (use: string) => (): never => {
-  const fix = "pass it to `defer(fn, value)` and do that in `fn`";
-  throw new TypeError(
-    `Cannot ${use} a deferred value, as it is not there before its task runs: ${fix}`,
-  );
-};
-
-const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
-  get(target, key) {
-    if (key === Symbol.toPrimitive) return refuse("convert");
-    if (key === Symbol.iterator || key === Symbol.asyncIterator) return refuse("iterate over");
-    if (key === "toJSON") return refuse("stringify");
-    if (key === "then") return undefined; // not a thenable: `await` gives the deferred back
-    if (typeof key === "symbol") return Reflect.get(target, key);
-    const { step, path } = target[MARK];
-    return deferred(step, [...path, /^(0|[1-9]\d{0,8})$/.test(key) ? Number(key) : key]);
-  },
-  apply: (target, _owner, args) => deferred(newStep(target[MARK], args)),
-  construct: refuse("construct with"),
-  set: refuse("assign to"),
-  deleteProperty: refuse("delete from"),
-  ownKeys: refuse("list the keys of"),
-  has: refuse("look for a key in"),
-};
-
 /**
  * Runs a deferred value here and now, in this process, through the same steps as a runner would.
  *
- * Rejects with whatever a step throws.
+ * Rejects with whatever a step throws. Arguments are copied, so they must be storable.
+ *
+ * @throws {TypeError} If an argument cannot be stored.
  *
  * @example
  * ```ts
@@ -214,76 +196,72 @@ export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
   return await runSteps(steps) as T;
 }
 
-/** A function in the steps of a task, and where what stands for it is to be put. */
-type Place = { into: Record<string, unknown>; key: string; call: Callable };
-
-/** The steps of a task in the order in which they were made, and the functions in them. */
-function build(task: unknown): [Step[], Place[]] {
-  const end = partOf(task) ?? { step: newStep(undefined, [task]), path: [] };
-  const stored = new Map<Recorded, Step>([[end.step, {}]]);
-  const refs: { $step: number; path: Path }[] = [];
-  const functions: Place[] = [];
-  const link = ({ step, path }: Part) => {
-    if (!stored.has(step)) stored.set(step, {});
-    return refs[refs.push({ $step: step.order, path }) - 1];
-  };
-  const leaf = (call: Callable) => {
-    const part = partOf(call);
-    if (part) return link(part);
-    const into = { $function: undefined };
-    functions.push({ into, key: "$function", call });
-    return into;
-  };
-  for (const [{ call, args }, into] of stored) { // which also visits what is added meanwhile
-    if (call === undefined) {
-      into.value = encode(args[0], "value", leaf);
-      continue;
-    }
-    into.call = undefined; // so that it comes first in the file
-    const isName = typeof call === "string" || call instanceof URL;
-    if (typeof call === "function") functions.push({ into, key: "call", call: call as Callable });
-    else into.call = isName ? `${call}` : link(call as Part);
-    into.args = args.map((item, index) => encode(item, `args[${index}]`, leaf));
-  }
-  const steps = [...stored.keys()].sort((a, b) => a.order - b.order);
-  const index = new Map(steps.map(({ order }, index) => [order, index]));
-  const result = end.path.length ? [{ value: link(end) }] : [];
-  for (const ref of refs) ref.$step = index.get(ref.$step)!;
-  return [[...steps.map((step) => stored.get(step)!), ...result], functions];
-}
-
-// the list
 /** The options of a {@linkcode TaskList}. */
 export interface ListOptions {
-  /** Take a directory that exists. @default {false} */
+  /**
+   * Take a directory that exists.
+   *
+   * @default {false}
+   */
   existOk?: boolean;
-  /** Remove the tasks that an existing directory holds. @default {true} */
+  /**
+   * Remove the tasks that an existing directory holds.
+   *
+   * @default {true}
+   */
   preClean?: boolean;
-  /** Remove the list when it is disposed of (`using`). @default {false} */
+  /**
+   * Remove the list when it is disposed of (`using`).
+   *
+   * @default {false}
+   */
   postClean?: boolean;
-  /** If the directory exists, skip every `schedule()`: `run()` does what is left. @default {false} */
+  /**
+   * If the directory exists, skip every `schedule()`: `run()` does what is left.
+   *
+   * @default {false}
+   */
   noScheduleIfExist?: boolean;
-  /** Let `schedule()` replace a failed task that has the given id. @default {false} */
+  /**
+   * Let `schedule()` replace a failed task that has the given id.
+   *
+   * @default {false}
+   */
   retryFailed?: boolean;
   /** A file for all output of tasks and a line for each event, in place of the terminal. */
   logFile?: string;
 }
 
-/** What became of a `schedule()`: `scheduled` is false if the list was to skip it or has its id. */
+/** A promise that knows whether anybody waits for it. */
+class Watched<T> extends Promise<T> {
+  seen = false;
+  override then<A, B>(...handlers: Parameters<Promise<T>["then"]>): Promise<A | B> {
+    this.seen = true;
+    return super.then(...handlers) as Promise<A | B>;
+  }
+}
+
+/** The options of {@linkcode TaskList.schedule}. */
+export interface ScheduleOptions {
+  /** Anything that can be stored; it comes back with the result. */
+  metadata?: unknown;
+  /** The name of its file, without `.json`. An id that the list has, in any state, is not scheduled again. */
+  id?: string;
+}
+
+/** What became of a `schedule()`. */
 export interface Scheduled {
   /** The name of its file, without `.json`. */
   id: string;
-  /** Whether there is a new task to run. */
+  /** False if the list has a task with this id already, or skips every task (`noScheduleIfExist`). */
   scheduled: boolean;
 }
 
-/** The tasks of a run as they finish; `total` says how many they will be, with those that were. */
+/** The tasks of a run as they finish. `total` is how many there are: those that have finished, and those to come. */
 export type Run<T> = Tasks<T> & { readonly total: number };
 
 /**
  * A directory of tasks: each is a JSON file, which lies in `todo`, `running`, `done` or `fail`.
- *
- * Throws if the directory exists, unless `existOk` or `noScheduleIfExist` is set.
  *
  * @example
  * ```ts
@@ -297,14 +275,6 @@ export type Run<T> = Tasks<T> & { readonly total: number };
 export class TaskList<T = unknown> {
   /** Where the tasks lie: an absolute path. */
   readonly directory: string;
-  /** The tasks that wait. */
-  readonly todoTasks: () => Tasks<T> = () => this.#tasks("todo");
-  /** The tasks that are being run. */
-  readonly runningTasks: () => Tasks<T> = () => this.#tasks("running");
-  /** The tasks that have a return value. */
-  readonly doneTasks: () => Tasks<T> = () => this.#tasks("done");
-  /** The tasks that have an error. */
-  readonly failTasks: () => Tasks<T> = () => this.#tasks("fail");
   #options: ListOptions;
   #skip: boolean;
   #pending = new Set<Promise<unknown>>();
@@ -313,7 +283,11 @@ export class TaskList<T = unknown> {
   #queue: (NewTask & { done: (isScheduled: Promise<boolean>) => void })[] = [];
   #writing?: Promise<void>;
 
-  /** Makes the directory, or takes the one that is there. */
+  /**
+   * Makes the directory, or takes the one that is there.
+   *
+   * @throws {Error} If the directory exists, and neither `existOk` nor `noScheduleIfExist` is set.
+   */
   constructor(directory: string | URL, options: ListOptions = {}) {
     refuseWhileImporting();
     this.directory = fullPath(directory).replace(/(?<=.)\/$/, "");
@@ -336,29 +310,26 @@ export class TaskList<T = unknown> {
    * Writes a task into `todo`; resolves when it is safely on disk.
    *
    * Nobody has to await it: `run()` waits for what is pending, and throws an error that nobody has
-   * seen. Rejects with a TypeError that names the place if something in it cannot be stored.
+   * seen.
    *
    * @param task What to run: a deferred value, or plain data.
-   * @param options `metadata` comes back with the result. An `id` that the list has already, in any
-   * state, is not scheduled again.
+   * @throws {TypeError} If something in it cannot be stored (the message names the place), or if the id
+   * is no file name.
    */
-  schedule(
-    task: Input<T>,
-    options: { metadata?: unknown; id?: string } = {},
-  ): Promise<Scheduled> {
+  schedule(task: Input<T>, options: ScheduleOptions = {}): Promise<Scheduled> {
     const scheduled = new Watched<Scheduled>((done) => done(this.#schedule(task, options)));
     const failed = (error: unknown) => {
       this.#failed.push({ scheduled, error });
       if (!this.#isReporting) reportAtEnd(() => this.#unseen());
       this.#isReporting = true;
     };
-    const settled = Promise.prototype.then.call(scheduled, () => {}, failed); // which is not to see it
+    const settled = Promise.prototype.then.call(scheduled, () => {}, failed); // not `scheduled.then()`: that would see it
     this.#pending.add(settled);
     settled.then(() => this.#pending.delete(settled));
     return scheduled;
   }
 
-  async #schedule(task: unknown, options: { metadata?: unknown; id?: string }): Promise<Scheduled> {
+  async #schedule(task: unknown, options: ScheduleOptions): Promise<Scheduled> {
     const { metadata, id = newId() } = options;
     checkId(id);
     if (this.#skip) return { id, scheduled: false };
@@ -392,8 +363,9 @@ export class TaskList<T = unknown> {
    * `break` ends the run: what was running goes back to `todo`, and nothing keeps running. SIGINT,
    * SIGTERM and SIGHUP do the same before they end the program.
    *
-   * Throws a RangeError if an option is out of range, and a TypeError if Deno's permissions do not
-   * suffice.
+   * @throws {RangeError} If an option is out of range.
+   * @throws {TypeError} If there is no such option, or if Deno's permissions do not suffice.
+   * @throws {Error} At its end, if more tasks have failed than `maxFailures` says.
    */
   run(options: RunOptions = {}): Run<T> {
     const progress: { total?: number } = {};
@@ -426,10 +398,29 @@ export class TaskList<T = unknown> {
 
   async *#tasks(state: State): Tasks<T> {
     await Promise.allSettled(this.#pending);
-    for (const name of idsIn(this.directory, state)) {
-      const path = `${this.directory}/${state}/${name}${state === "running" ? "" : ".json"}`;
+    for (const path of pathsIn(this.directory, state)) {
       if (exists(path)) yield readTask(path) as Task<T>;
     }
+  }
+
+  /** The tasks that wait. */
+  todoTasks(): Tasks<T> {
+    return this.#tasks("todo");
+  }
+
+  /** The tasks that are being run. */
+  runningTasks(): Tasks<T> {
+    return this.#tasks("running");
+  }
+
+  /** The tasks that have a return value. */
+  doneTasks(): Tasks<T> {
+    return this.#tasks("done");
+  }
+
+  /** The tasks that have an error. */
+  failTasks(): Tasks<T> {
+    return this.#tasks("fail");
   }
 
   /** How many tasks each folder holds, without reading them. */
@@ -438,7 +429,10 @@ export class TaskList<T = unknown> {
     return Object.fromEntries(counts);
   }
 
-  /** Moves failed tasks back to `todo`: all, those with the given ids, or those that `which` is for. */
+  /**
+   * Moves failed tasks back to `todo`: all, those with the given ids, or those that `which` is for. Gives
+   * how many were moved.
+   */
   async retry(which?: string[] | ((task: Task<T>) => boolean)): Promise<number> {
     await Promise.allSettled(this.#pending);
     const ids = Array.isArray(which) ? new Set(which) : undefined;
@@ -455,14 +449,20 @@ export class TaskList<T = unknown> {
     return moved;
   }
 
-  /** Removes tasks: all, or those of the states that are `true`, or all but those that are `false`. */
+  /**
+   * Removes tasks: all, or those of the states that are `true`, or all but those that are `false`.
+   *
+   * @throws {TypeError} If there is no such state.
+   */
   clean(which: { todo?: boolean; done?: boolean; fail?: boolean } = {}): void {
     const removable = ["todo", "done", "fail"] as const;
-    const unknown = Object.keys(which).find((state) => !removable.includes(state as "todo"));
+    const unknown = Object.keys(which).find((state) => !removable.some((name) => name === state));
     if (unknown) {
-      throw new TypeError(`Cannot clean \`${unknown}\`: there are ${removable.join(", ")}`);
+      throw new TypeError(
+        `Cannot clean \`${unknown}\`: only ${removable.join(", ")} can be cleaned`,
+      );
     }
-    const isChosen = (state: "todo" | "done" | "fail") =>
+    const isChosen = (state: typeof removable[number]) =>
       which[state] ?? !Object.values(which).includes(true);
     if (isChosen("todo")) recover(this.directory, newOwner(), Infinity);
     for (const state of removable.filter(isChosen)) {
@@ -484,7 +484,7 @@ export class TaskList<T = unknown> {
     } catch { /* something else lies in there, and stays */ }
   }
 
-  /** The same, after what is pending has been written. */
+  /** Like `[Symbol.dispose]()`, after what is being scheduled has been written. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled(this.#pending);
     this[Symbol.dispose]();
@@ -496,6 +496,9 @@ export class TaskList<T = unknown> {
  *
  * Items are read as results are taken, so they may be endless. Several sources are zipped, up to the
  * end of the shortest. A call that throws, or kills its process, rejects at its item and ends the map.
+ *
+ * @throws {TypeError} If there is nothing to map, or no such option.
+ * @throws {RangeError} If an option is out of range.
  *
  * @example
  * ```ts
@@ -525,13 +528,13 @@ export function map<R>(
 ): AsyncGenerator<R, void, void> {
   refuseWhileImporting();
   if (typeof call !== "function") {
-    throw new TypeError("The first argument of `map` must be a function");
+    throw new TypeError(`Expected the first argument of \`map\` to be a function, got \`${call}\``);
   }
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
   const sources = rest.filter(isSource) as Items<unknown>[];
   if (!sources.length) {
-    throw new TypeError(`There is nothing to map: ${rest[0]} cannot be iterated`);
+    throw new TypeError(`Expected items for \`map\`, got \`${rest[0]}\`, which cannot be iterated`);
   }
   const options = withMapDefaults(rest.find((item) => !isSource(item)) as MapOptions ?? {});
   see(call);
@@ -555,13 +558,17 @@ export function map<R>(
  * ```
  */
 export function command(argv: Input<string[]>, options: CommandOptions = {}): Deferred<string> {
-  if (typeof argv === "string") throw new TypeError('`command` takes words: `["echo", "run"]`');
+  if (typeof argv === "string") throw new TypeError(`Expected an array of words, got \`${argv}\``);
   return deferred(newStep("forrest#command", [argv, options])) as Deferred<string>;
 }
 
 /** The options of {@linkcode exec}. */
 export interface ExecOptions {
-  /** Throw what the task throws. @default {false} */
+  /**
+   * Throw what the task throws.
+   *
+   * @default {false}
+   */
   raise?: boolean;
   /** Where to write the task with its outcome. */
   output?: string;
@@ -572,7 +579,7 @@ export interface ExecOptions {
 /**
  * Runs one task file in this process; the file stays as it is.
  *
- * Throws if the file cannot be read.
+ * @throws {Error} If the file cannot be read.
  *
  * @example
  * ```ts
@@ -582,7 +589,7 @@ export interface ExecOptions {
  * console.log(task.returnValue);
  * ```
  */
-export async function exec(path: string, options: ExecOptions = {}): Promise<Task> {
+export async function exec(path: string | URL, options: ExecOptions = {}): Promise<Task> {
   const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
   const { id, state } = locate(file);

@@ -1629,6 +1629,29 @@ test("a task whose outcome cannot be written goes back, and is not blamed", () =
   assert.deepEqual(readdirSync(folder.file("list/running")), []);
 });
 
+test("a task that is done, or has failed, begins anew when it is put back: no crash counts any more", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  folder.write("list/todo/a.json", '{\n  "steps": [{ "value": 1 }],\n  "crashes": 2\n}\n');
+  const [task] = await Array.fromAsync(tasks.run());
+  assert.deepEqual([task.state, task.crashes], ["done", undefined]);
+});
+
+test("`retry()` leaves a directory alone that has the name of an original", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  folder.write("list/fail/a.json", '{ "steps": [{ "value": 1 }], "errorValue": "no" }');
+  mkdirSync(folder.file("list/fail/a.json.original"));
+  assert.equal(await tasks.retry(), 1);
+  assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
+});
+
+test("a list may have a backslash in its name", () => {
+  using folder = temporary();
+  new TaskList(folder.file("a\\b"));
+  assert.ok(existsSync(folder.file("a\\b/todo")));
+});
+
 test("ids that are no file names are refused with the reason", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
@@ -3857,7 +3880,10 @@ test("a session may have a default export, and names that are no variables", asy
 });
 
 test("what forrest is told wrongly is refused with a reason", async () => {
-  assert.throws(() => command("echo run" as never), /TypeError: `command` takes words/);
+  assert.throws(
+    () => command("echo run" as never),
+    /TypeError: Expected an array of words, got `echo run`/,
+  );
   assert.throws(() => withDefaults({ permissions: "-A" as never }), /`permissions` to be an array/);
   const limited = () => withDefaults({ permissions: ["--allow-net"] });
   if (runtime === "deno") limited();

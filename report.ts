@@ -12,7 +12,11 @@
  * @module
  */
 
-type State = "todo" | "running" | "done" | "fail";
+import { pathsIn } from "./src/claims.ts";
+import { locate, type State } from "./src/files.ts";
+import { nodeProcess, parse, system } from "./src/system.ts";
+import { quote } from "./src/terminal.ts";
+
 type Failure = { message: string; stack?: string };
 /** A task, with what could be read of it. */
 interface Entry {
@@ -91,40 +95,23 @@ export function traceEvents(directory: string): string {
 
 // ------------------------------------------------------------------------------------ the tasks
 
-type Process = typeof import("node:process");
-/** A module of the runtime, loaded when it is first needed: importing `node:fs` makes Deno start slower. */
-const builtin = <T>(name: string) =>
-  (globalThis as unknown as { process: Process }).process.getBuiltinModule(name) as T;
-const files = () => builtin<typeof import("node:fs")>("node:fs");
-const codeOf = (error: unknown) => (error as { code?: string }).code;
-
 function readList(directory: string): Entry[] {
   const entries = new Map<string, Entry>();
-  let folders = 0;
   // In this order, and by id, a task that moves while the folders are read is counted, and counted once.
   for (const state of ["todo", "running", "fail", "done"] as const) {
-    const pattern = state === "running" ? /^([^.].*)\.json@[^@+]*$/s : /^([^.].*)\.json$/s;
-    try {
-      for (const name of files().readdirSync(`${directory}/${state}`).sort()) {
-        const id = pattern.exec(name)?.[1];
-        const entry = id && readEntry(`${directory}/${state}/${name}`, id, state);
-        if (entry) entries.set(entry.id, entry);
-      }
-      folders++;
-    } catch (error) {
-      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
+    for (const path of pathsIn(directory, state)) {
+      const entry = readEntry(path);
+      if (entry) entries.set(entry.id, entry);
     }
   }
-  if (folders) return [...entries.values()];
-  throw new Error(
-    `Cannot report on \`${directory}\`: it is no task list, as it has no folder \`todo\`, \`running\`, \`done\` or \`fail\``,
-  );
+  return [...entries.values()];
 }
 
-function readEntry(path: string, id: string, state: State): Entry | undefined {
+function readEntry(path: string): Entry | undefined {
+  const { id, state } = locate(path);
   if (state === "todo" || state === "running") return { id, state }; // it has no times yet
   try {
-    const task = JSON.parse(files().readFileSync(path, "utf8"));
+    const task = parse(system.readTextFileSync(path));
     if (typeof task !== "object" || !task || Array.isArray(task)) throw new Error("it is no task");
     const steps: { call?: unknown }[] = Array.isArray(task.steps) ? task.steps : [];
     const calls = steps.flatMap(({ call }) => typeof call === "string" ? [call] : []).join(", ");
@@ -134,7 +121,7 @@ function readEntry(path: string, id: string, state: State): Entry | undefined {
     const timed = started >= 0 && typeof runtime === "number" && runtime >= 0 && runtime < 1e9;
     return timed ? { ...entry, started, runtime } : entry;
   } catch (error) {
-    if (codeOf(error) === "ENOENT") return undefined; // it has just been moved
+    if ((error as { code?: string }).code === "ENOENT") return undefined; // it has just been moved
     const failure = { message: `The task file cannot be read: ${(error as Error).message}` };
     return { id, state, unreadable: true, failure: state === "fail" ? failure : undefined };
   }
@@ -144,7 +131,7 @@ function failureOf(errorValue: unknown): Failure {
   const error = (errorValue as { $error?: Record<string, unknown> } | undefined)?.$error;
   const text = typeof errorValue === "string" ? errorValue : JSON.stringify(errorValue);
   const message = error ? `${error.name ?? "Error"}: ${error.message ?? ""}` : text;
-  const plain = builtin<typeof import("node:util")>("node:util").stripVTControlCharacters;
+  const plain = nodeProcess().getBuiltinModule("node:util").stripVTControlCharacters;
   return {
     message: plain(message ?? "(no error is stored)"),
     stack: error?.stack ? plain(`${error.stack}`) : undefined,
@@ -364,7 +351,7 @@ function failuresSection(directory: string, entries: Entry[]): string {
   }
   if (!groups.size) return section("Failures", "No task has failed.", "");
   const command = ({ id }: Entry) => {
-    const path = quote(`${directory.replace(/(?<=.)\/+$/, "")}/fail/${id}.json`);
+    const path = quote(`${directory}/fail/${id}.json`);
     const code = `<code>forrest exec ${escape(path)} --raise</code>`;
     return `<div class="command">${code}<button>Copy</button></div>`;
   };
@@ -392,12 +379,6 @@ function failuresSection(directory: string, entries: Entry[]): string {
   const head = names.map((name) => `<th scope="col">${name}</th>`).join("");
   const table = `<table><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
   return section("Failures", note, table);
-}
-
-/** Writes a path so that a shell takes it as one word. */
-function quote(path: string): string {
-  const word = path.startsWith("-") ? `./${path}` : path;
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 // ------------------------------------- what the page has too: each function's text, and nothing around it

@@ -114,8 +114,8 @@ test("the page groups failures by message, with the command that reproduces each
   assert.ok(second.includes(`forrest exec ${tenTasks}/fail/6.json --raise`));
 });
 
-test("a command names the directory as it was given, and is one that a shell understands", () => {
-  const [, command] = /<code>(.*?)<\/code>/.exec(reportPage(`${evilTasks}/`))!;
+test("a command names the task, and is one that a shell understands", () => {
+  const [, command] = /<code>(.*?)<\/code>/.exec(reportPage(evilTasks))!;
   const words = visibleText(command).replace(/^forrest/, "printf '%s\\n'");
   const printed = execFileSync("sh", ["-c", words], { encoding: "utf8" });
   assert.deepEqual(printed.split("\n"), [
@@ -181,17 +181,6 @@ test("an empty list gives a page that says so, and a trace without tasks", () =>
   assert.match(text, /No finished task to draw yet/);
   assert.match(text, /No task has failed/);
   assert.deepEqual(slicesOf(list), []);
-});
-
-test("a folder that is missing counts as empty", () => {
-  mkdirSync(join(root, "partial/todo"), { recursive: true });
-  writeFileSync(join(root, "partial/todo/1.json"), "{}");
-  assert.match(visibleText(reportPage(join(root, "partial"))), /Waiting 1 100\.0 %/);
-});
-
-test("a directory that is no task list is refused, by name", () => {
-  assert.throws(() => reportPage(join(root, "nowhere")), /Cannot report on `.*nowhere`/);
-  assert.throws(() => traceEvents(root), /it is no task list/);
 });
 
 test("files that are no tasks are counted and named, and do no harm", () => {

@@ -18,12 +18,12 @@ import {
   settle,
 } from "./files.ts";
 import { type State, stateOf } from "./files.ts";
-import { KILL, NAMESPACE, printedBy, shell, START } from "./processes.ts";
+import { errorOf, KILL, printedBy, shell } from "./processes.ts";
 import { environment, LONGEST_TIMER, succeeds, system, writeAll } from "./system.ts";
 import { encodeThrown } from "./values.ts";
 
 let lastId = 0;
-const nonce = crypto.randomUUID().slice(0, 4);
+const nonce = crypto.randomUUID().slice(0, 8);
 
 /** A name that sorts after all before it, by the clock and, in this process, by the order. */
 export function newId(): string {
@@ -31,21 +31,23 @@ export function newId(): string {
   return `${lastId}-${nonce}`;
 }
 
+/** Whether there may be a file of that name which is no hidden one. */
+export const isFileName = (id: string): boolean => /^[^./\0][^/\0]*$/.test(id);
+
 /** Throws if a task cannot have this id, which is to be the name of a file. */
 export function checkId(id: unknown): void {
-  const isName = typeof id === "string" && /^[^./\\\0][^/\\\0]*$/.test(id) &&
-    !id.includes(".json@");
+  const isName = typeof id === "string" && isFileName(id) && !/\\|\.json@/.test(id);
   if (isName && new TextEncoder().encode(id).length <= 150) return;
   const rule = "a file name of up to 150 bytes that does not begin with a dot";
   throw new TypeError(`Cannot use \`${id}\` as an id: it must be ${rule}`);
 }
 
 /** Ids in order, and how many they are. */
-export type Ids = Iterable<string> & { readonly length: number };
+type Ids = Iterable<string> & { readonly length: number };
 
 /** The ids of the tasks in a folder; for `running`, with the owners of their claims. */
 export function idsIn(directory: string, state: "running"): string[];
-/** The same, which for a very large folder is no array. */
+/** The ids of the tasks in a folder, in order; of a very large folder, they are no array. */
 export function idsIn(directory: string, state: State): Ids;
 export function idsIn(directory: string, state: State): Ids {
   const folder = `${directory}/${state}`;
@@ -56,7 +58,13 @@ export function idsIn(directory: string, state: State): Ids {
   return names.flatMap((name) => /^([^.].*)\.json$/s.exec(name)?.[1] ?? []).sort();
 }
 
-/** The same for a million names, for which Deno would take 5 s and 600 MB. */
+/** The paths of the tasks in a folder, in the order of their ids. */
+export function* pathsIn(directory: string, state: State): Generator<string, void, void> {
+  const extension = state === "running" ? "" : ".json";
+  for (const name of idsIn(directory, state)) yield `${directory}/${state}/${name}${extension}`;
+}
+
+/** The ids in a folder of a million tasks, for which Deno would take 5 s and 600 MB. */
 function idsInLarge(folder: string): Ids {
   const stdout = printedBy('ls -f "$0" | LC_ALL=C sort | grep "^[^.].*\\.json$"', folder);
   const decoder = new TextDecoder();
@@ -115,6 +123,14 @@ export async function addTask(
     throw error;
   }
 }
+
+/** When process $0 started, as a text that no other one with its id has had; `dead` if it is dead. */
+const START = `if s=$(cat /proc/$0/stat 2>/dev/null); then set -- \${s##*) }
+  [ $1 = Z ] || [ $1 = X ] && echo dead || echo $(cut -c1-8 /proc/sys/kernel/random/boot_id)-\${20}
+  elif [ -d /proc/self ]; then echo dead; else ps -o lstart= -p $0 || echo dead; fi`;
+/** The namespace of process ids, if it is not the machine's own: process ids mean nothing outside. */
+const NAMESPACE = `; n=$(readlink /proc/self/ns/pid | tr -dc 0-9)
+  [ "$n" = 4026531836 ] || echo $n`;
 
 let identity: string | undefined;
 
@@ -205,6 +221,6 @@ function recordCrash(claim: string, text: string, maxCrashes: number): State {
   const crashes = 1 + (Number(/^ *"crashes": (\d+)/m.exec(text)?.[1]) || 0);
   const message =
     `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
-  const outcome = { crashes, errorValue: encodeThrown(new Error(message)) };
+  const outcome = { crashes, errorValue: encodeThrown(errorOf(message)) };
   return record(claim, text, outcome, crashes < maxCrashes ? Infinity : 0).state;
 }

@@ -5,7 +5,7 @@
  */
 
 import type { Step } from "./steps.ts";
-import type { Path } from "./values.ts";
+import { isName, type Path, pathText } from "./values.ts";
 
 /** A stored value as the code that makes it; an ellipsis, if it is too deep. */
 export function codeOf(stored: unknown): string {
@@ -21,12 +21,14 @@ function codeOfPart(stored: unknown): string {
   if (Array.isArray(stored)) return `[${stored.map(codeOfPart).join(", ")}]`;
   if (typeof stored !== "object" || !stored) return JSON.stringify(stored) ?? "undefined";
   const [key] = Object.keys(stored);
-  return key?.startsWith("$")
-    ? codeOfSpecial(key, stored as Record<string, unknown>)
-    : codeOfObject(stored);
+  if (!key?.startsWith("$")) return codeOfObject(stored);
+  try {
+    return codeOfSpecial(key, stored as Record<string, unknown>);
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
+    return codeOfObject(stored); // written by hand, and no value
+  }
 }
-
-const isName = (key: unknown): boolean => /^[a-z_$][\w$]*$/i.test(`${key}`);
 
 function codeOfObject(object: object): string {
   const fields = Object.entries(object).map(([key, value]) =>
@@ -52,16 +54,12 @@ const specials: Record<string, (stored: never) => string> = {
 
 function codeOfSpecial(key: string, object: Record<string, unknown>): string {
   const stored = object[key];
-  if (key === "$step") return `step${stored}${codeOfPath(object.path as Path)}`;
+  if (key === "$step") return `step${stored}${pathText(object.path as Path | undefined)}`;
   if (Object.hasOwn(specials, key)) return specials[key](stored as never);
   const names = Object.getOwnPropertyNames(globalThis);
   const type = names.find((name) => `$${name.toLowerCase()}` === key) ?? key;
   if (/Array$/.test(type)) return `new ${type}(${specials.$arraybuffer(stored as never)})`;
   return `new ${type}(${codeOfPart(stored)})`;
-}
-
-function codeOfPath(path: Path = []): string {
-  return path.map((key) => isName(key) ? `.${key}` : `[${JSON.stringify(key)}]`).join("");
 }
 
 function codeOfCallee(call: unknown): string {
@@ -97,15 +95,13 @@ export function programOf(steps: Step[]): string {
 
 /** A stored error in one line. */
 export function headOfError(stored: unknown): string {
-  const { $error: error } = (stored ?? {}) as { $error?: { name: string; message: string } };
-  return error ? headOf(error) : `threw ${codeOf(stored)}`;
-}
-
-const headOf = ({ name, message }: { name: string; message: string }): string => {
-  const [first, ...others] = message.trimEnd().split("\n");
+  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
+  if (!error) return `threw ${codeOf(stored)}`;
+  const { name = "Error", message = "" } = error;
+  const [first, ...others] = `${message}`.trimEnd().split("\n");
   const last = /It last printed:$/.test(first) ? ` ${tellingOf(others)}` : "";
-  return first ? `${name}: ${first}${last}` : name;
-};
+  return first ? `${name}: ${first}${last}` : `${name}`;
+}
 
 /** The line that says most of what a process has printed last: an error, and no line of its stack. */
 function tellingOf(lines: string[]): string {
@@ -116,9 +112,9 @@ function tellingOf(lines: string[]): string {
 
 /** A stored error with its stack, its own properties and its causes. */
 export function textOfError(stored: unknown): string {
-  const { $error: error } = (stored ?? {}) as { $error?: Record<string, unknown> };
+  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
   if (!error) return headOfError(stored);
-  const { name, message, stack, cause, ...others } = error as unknown as Error;
+  const { name = "Error", message = "", stack, cause, ...others } = error;
   const hasMessage = stack?.includes(message);
   const head = hasMessage ? stack : [`${name}: ${message}`, stack].filter(Boolean).join("\n");
   const properties = Object.entries(others).map(([key, value]) => `    ${key}: ${codeOf(value)}`);

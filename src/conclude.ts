@@ -5,9 +5,9 @@
  */
 
 import type { Load, Order, Told } from "./single.ts";
-import { forgetToJSON, isOfSystem, stringify } from "./system.ts";
+import { isOfSystem, removeToJSON, stringify } from "./system.ts";
 
-/** Whether a pipe takes a text whole. Another process may print into the middle of a longer one. */
+/** Whether a pipe takes a text whole (`PIPE_BUF`): another process may print into the middle of a longer one. */
 function isAtomic(text: string): boolean {
   return new TextEncoder().encode(text).length <= 4096;
 }
@@ -25,7 +25,7 @@ export async function conclude(
   const { claim, secret, steps, session, retries } = order;
   const tell = async (...answer: unknown[]) => {
     try {
-      forgetToJSON();
+      removeToJSON();
       const text = `\x1e${stringify(answer)}\n`;
       return isAtomic(text) && await write(text); // what is not is filed here
     } catch { // the task has closed its standard output

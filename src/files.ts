@@ -43,6 +43,8 @@ export interface Task<T = unknown> {
   metadata?: unknown;
   /** How often it was started. */
   attempts?: number;
+  /** How many runs have died while it was running, until it has an outcome. */
+  crashes?: number;
   /** How often it was tried again, while it waits for the next time. */
   retried?: number;
   /** When it was last started, in ISO 8601. */
@@ -235,8 +237,8 @@ export function record(claim: string, text: string, outcome: Outcome, retries = 
   return sealed;
 }
 
-/** The same for many outcomes: all are synced at the same time, and then each folder once. */
-export async function fileAll(batch: Sealed[]): Promise<void> {
+/** Files many outcomes: all are synced at the same time, and then each folder once. */
+async function fileAll(batch: Sealed[]): Promise<void> {
   const sync = async (sealed: Sealed) =>
     await sealed.file?.sync().catch((error) => unseal(sealed, error));
   await all(batch.map(sync));
@@ -253,8 +255,10 @@ export function sealOutcome(claim: string, text: string, outcome: Outcome, retri
   const done = hasFailed ? "again" : "done";
   try {
     const seal = "returnValue" in outcome ? done : failed;
-    if (seal !== "todo") delete task.retried; // whoever puts it back by hand begins anew
-    else if (!("crashes" in outcome)) task.retried = retried; // the death of a run is no retry
+    if (seal !== "todo") { // whoever puts it back by hand begins anew
+      delete task.retried;
+      delete task.crashes;
+    } else if (!("crashes" in outcome)) task.retried = retried; // the death of a run is no retry
     return { ...sealText(claim, seal, writeTask(task)), retried };
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // it is too deep to be written again

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { idsIn, lease, recover } from "./claims.ts";
+import { idsIn, isFileName, lease, recover } from "./claims.ts";
 import { orderOf, projectOf, runningOne } from "./commands.ts";
 import {
   exists,
@@ -27,7 +27,7 @@ import {
 import { Lines } from "./lines.ts";
 import { isUnlimited, type Options, type Tasks } from "./options.ts";
 import { type Answer, Pool, type Runner, type Start, type Watch } from "./pool.ts";
-import { isThere, KILL, killGroup, shell, statusOf } from "./processes.ts";
+import { errorOf, isThere, KILL, killGroup, shell, statusOf } from "./processes.ts";
 import { type Program, programOf, resultOf, wordsOf } from "./programs.ts";
 import type { Told } from "./single.ts";
 import { LONGEST_TIMER, sleep, type Stream, stringify, system, writeAll } from "./system.ts";
@@ -52,12 +52,12 @@ export class ListPool extends Pool {
   readonly directory: string;
   readonly pending: Set<Promise<unknown>>; // what is being scheduled
   readonly progress: { total?: number };
-  listed = 0; // how many tasks were in `todo` when we last looked,
-  ids: Iterator<string> = [].values(); // which of them are still to come,
-  upcoming?: string; // beginning with this one,
-  left = 0; // how many of them,
-  claims = 0; // and how many we got
-  fruitless = 0; // how often in a row we have looked and got none
+  listed = 0; // tasks in `todo` when it was last listed
+  ids: Iterator<string> = [].values(); // ids of that listing that are still to come
+  upcoming?: string; // the next of them, if it was taken from `ids`
+  left = 0; // how many of them are still to come
+  claims = 0; // how many of them this run has claimed
+  fruitless = 0; // listings in a row of which it has claimed none
   stride = 1; // how many to leave to another run, at most, if it was faster
   again: string[] = []; // to be retried, or put back as their process had to end
   alone = new Set<string>(); // those of them that may have been the cause of that
@@ -136,8 +136,7 @@ export class ListPool extends Pool {
     this.fruitless = this.claims ? 0 : this.fruitless + 1;
     const isStuck = this.listed > 0 && this.fruitless > 3; // on names that nobody can claim
     const { ids } = this.options;
-    const waits = (id: string) =>
-      /^[^./\0][^/\0]*$/.test(id) && isThere(`${this.directory}/todo/${id}.json`);
+    const waits = (id: string) => isFileName(id) && isThere(`${this.directory}/todo/${id}.json`);
     const wanted = ids ? [...new Set(ids)].sort().filter(waits) : idsIn(this.directory, "todo");
     this.listed = wanted.length;
     this.ids = wanted[Symbol.iterator]();
@@ -360,11 +359,9 @@ export class ListPool extends Pool {
   }
 
   timeout(): Error {
-    const message = `The task was killed after ${this.options.autokill} s, as \`autokill\` says`;
-    return Object.assign(new Error(message), {
-      name: "TimeoutError",
-      stack: `TimeoutError: ${message}`,
-    });
+    const { autokill } = this.options;
+    const name = "TimeoutError";
+    return errorOf(`The task was killed after ${autokill} s, as \`autokill\` says`, { name });
   }
 
   /** Handles a task that is in nobody's hands any more. */

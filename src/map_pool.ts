@@ -158,6 +158,6 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
       yield items.map(({ value }) => value);
     }
   } finally {
-    for (const iterator of iterators) iterator.return?.();
+    await Promise.allSettled(iterators.map(async (iterator) => await iterator.return?.()));
   }
 }

@@ -9,33 +9,77 @@ import { fileUrl, isBundled, type Stream, system } from "./system.ts";
 
 /** The options of `TaskList.run()`. */
 export interface RunOptions {
-  /** How many processes run tasks at once. @default {navigator.hardwareConcurrency} */
+  /**
+   * How many processes run tasks at once.
+   *
+   * @default {navigator.hardwareConcurrency}
+   */
   processes?: number;
-  /** Seconds after which a task fails, and all its processes are killed. @default {Infinity} */
+  /**
+   * Seconds after which a task fails, and all its processes are killed.
+   *
+   * @default {Infinity}
+   */
   autokill?: number;
-  /** Print the stack of every error at once. @default {false} */
+  /**
+   * Print the stack of every error at once.
+   *
+   * @default {false}
+   */
   printErrors?: boolean;
   /** A module whose exports are in scope for functions that are stored as their text. */
   session?: string | URL;
-  /** Deno's permissions for tasks, such as `["--allow-net"]`; Bun has none. @default {["--allow-all"]} */
+  /**
+   * Deno's permissions for tasks, such as `["--allow-net"]`; Bun has none.
+   *
+   * @default {["--allow-all"]}
+   */
   permissions?: string[];
-  /** Tasks that one process runs before another takes its place. @default {1} */
+  /**
+   * Tasks that one process runs before another takes its place.
+   *
+   * @default {1}
+   */
   tasksPerProcess?: number;
-  /** Tasks that one process holds at once, for those that wait. @default {1} */
+  /**
+   * Tasks that one process holds at once, for those that wait.
+   *
+   * @default {1}
+   */
   concurrency?: number;
-  /** How often a task that failed is tried again; put back by hand, it begins anew. @default {0} */
+  /**
+   * How often a task that failed is tried again; put back by hand, it begins anew.
+   *
+   * @default {0}
+   */
   retries?: number;
-  /** Seconds before the first retry of a task; twice as many before the next. @default {0} */
+  /**
+   * Seconds before the first retry of a task; twice as many before the next.
+   *
+   * @default {0}
+   */
   retryDelay?: number;
-  /** Start nothing more after more failures than that, and throw at the end. @default {Infinity} */
+  /**
+   * How many tasks may fail: after one more, nothing is started, and the run throws at its end.
+   *
+   * @default {Infinity}
+   */
   maxFailures?: number;
-  /** A task that was running in so many runs when they died has failed. @default {3} */
+  /**
+   * How many runs may die while a task is running, until that task has failed.
+   *
+   * @default {3}
+   */
   maxCrashes?: number;
   /** Ends the run as `break` would. If it is given, signals are left to the program. */
   signal?: AbortSignal;
   /** Run only the tasks with these ids. */
   ids?: string[];
-  /** Asked before each task: false starts nothing more. @default {() => true} */
+  /**
+   * Asked before each task: if it returns false, nothing more is started.
+   *
+   * @default {() => true}
+   */
   mayStart?: () => boolean;
   /** Gets what tasks print, in place of the terminal. */
   onOutput?: (text: string, stream: Stream, id: string) => void;
@@ -43,15 +87,31 @@ export interface RunOptions {
 
 /** The options of `map`. */
 export interface MapOptions {
-  /** How many processes; 0 calls the function in this one. @default {navigator.hardwareConcurrency} */
+  /**
+   * How many processes; 0 calls the function in this one.
+   *
+   * @default {navigator.hardwareConcurrency}
+   */
   processes?: number;
-  /** Calls that one process holds at once, for those that wait. @default {1} */
+  /**
+   * Calls that one process holds at once, for those that wait.
+   *
+   * @default {1}
+   */
   concurrency?: number;
-  /** Give the results in the order of the items, not as they finish. @default {true} */
+  /**
+   * Give the results in the order of the items, not as they finish.
+   *
+   * @default {true}
+   */
   ordered?: boolean;
   /** A module whose exports are in scope for a function that is stored as its text. */
   session?: string | URL;
-  /** Deno's permissions for calls, such as `["--allow-net"]`; Bun has none. @default {["--allow-all"]} */
+  /**
+   * Deno's permissions for calls, such as `["--allow-net"]`; Bun has none.
+   *
+   * @default {["--allow-all"]}
+   */
   permissions?: string[];
 }
 
@@ -61,30 +121,30 @@ export type Items<T> = Iterable<T> | AsyncIterable<T>;
 /** Tasks, one after the other. */
 export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
 
-const optional = ["session", "ids", "onOutput", "signal", "mayStart", "ordered"] as const;
+const optional = ["session", "ids", "onOutput", "signal", "mayStart"] as const;
 type Optional = typeof optional[number];
-/** All of them, where only those are left out that have no default. */
+/** All options of a run or a `map`: only those without a default may be missing. */
 export type Options =
   & Required<Omit<RunOptions, Optional>>
-  & Pick<RunOptions & MapOptions, Exclude<Optional, "session">>
-  & { session?: string }; // the URL of the module
+  & Pick<RunOptions, Exclude<Optional, "session">>
+  & { session?: string; ordered?: boolean }; // `session` is the URL of the module
 
 /** The options that are given, as `undefined` is as good as none. */
-const namesOf = (options: object): string[] =>
-  Object.entries(options).flatMap(([name, value]) => value === undefined ? [] : name);
+const givenOf = (options: object): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 
 const ofMap = ["processes", "concurrency", "ordered", "session", "permissions"];
 
 /** The options of a `map`, with their defaults. */
-export function withMapDefaults(options: MapOptions): Options {
-  const unknown = namesOf(options).find((name) => !ofMap.includes(name));
-  if (unknown) throw new TypeError(`\`map\` has no option \`${unknown}\``);
-  return withDefaults({ ...options, tasksPerProcess: Infinity }, 0);
+export function withMapDefaults({ ordered, ...options }: MapOptions): Options {
+  const unknown = Object.keys(givenOf(options)).find((name) => !ofMap.includes(name));
+  if (unknown) throw new TypeError(`There is no option \`${unknown}\` of \`map\``);
+  return { ...withDefaults({ ...options, tasksPerProcess: Infinity }, 0), ordered };
 }
 
 /** The options with their defaults; throws if one is out of range. */
-export function withDefaults(options: RunOptions & MapOptions, fewestProcesses = 1): Options {
-  const given = namesOf(options) as (keyof Options)[];
+export function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
+  const given = givenOf(options);
   const checked: Options = {
     processes: navigator.hardwareConcurrency,
     autokill: Infinity,
@@ -98,7 +158,8 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     permissions: options.permissions ??
       (options.processes === 0 ? ["--allow-all"] : allPermissions()),
   };
-  const unknown = given.find((name) => !(name in checked) && !optional.includes(name as Optional));
+  const isKnown = (name: string) => name in checked || optional.includes(name as Optional);
+  const unknown = Object.keys(given).find((name) => !isKnown(name));
   if (unknown) throw new TypeError(`There is no option \`${unknown}\``);
   if (options.signal && !(options.signal instanceof AbortSignal)) {
     throw new TypeError("Expected `signal` to be an AbortSignal");
@@ -111,7 +172,7 @@ export function withDefaults(options: RunOptions & MapOptions, fewestProcesses =
     const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
     throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
   };
-  Object.assign(checked, Object.fromEntries(given.map((name) => [name, options[name]])));
+  Object.assign(checked, given);
   for (const name of ["permissions", "ids"] as const) {
     if (checked[name] === undefined || Array.isArray(checked[name])) continue;
     throw new TypeError(`Expected \`${name}\` to be an array`);

@@ -24,8 +24,9 @@ export type Settings = {
 };
 
 /**
- * What a runner tells of a task. For a list, the detail says how often it is retried; or, if a secret stands
- * for the state, what the pool is to file.
+ * What a runner tells of a task: its key (the path of its claim, or the number of an item), its state, and
+ * for a list how often it was retried, for a `map` the value. The process of a single task gives its secret
+ * as the state, and then what the pool is to file.
  */
 export type Answer = [key: string, state: State, detail: unknown];
 
@@ -44,8 +45,8 @@ export type Watch = (runner: Runner, process: Deno.ChildProcess) => Promise<void
 /** A process that runs tasks, as its pool sees it. */
 export interface Runner {
   held: Map<string, Held>; // its tasks by their keys
-  given: number; // how many tasks it ever got,
-  last: string; // and the key of the last
+  given: number; // how many tasks it ever got
+  last: string; // the key of the last of them
   marker: string; // what the environment of all its descendants contains
   start: Start;
   isEnded: boolean; // it gets no more

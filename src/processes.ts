@@ -33,8 +33,13 @@ function cannotStart(program: string, cause: unknown): unknown {
     EAGAIN: `too many processes run: ${fewer} \`ulimit -u\``,
   };
   if (!code || !Object.hasOwn(reasons, code)) return cause;
-  const error = new Error(`Cannot start \`${program}\`: ${reasons[code]}`);
-  return Object.assign(error, { stack: `Error: ${error.message}`, code });
+  return errorOf(`Cannot start \`${program}\`: ${reasons[code]}`, { code });
+}
+
+/** An error of a process. Its stack would show where forrest has noticed it, so it has none. */
+export function errorOf(message: string, properties: { name?: string; code?: string } = {}): Error {
+  const stack = `${properties.name ?? "Error"}: ${message}`;
+  return Object.assign(new Error(message), { stack }, properties);
 }
 
 const found = new Set<string>(); // programs that are there
@@ -149,7 +154,7 @@ export function printedBy(script: string, arg: string): Uint8Array {
   return stdout;
 }
 
-/** The same, as a word: a shell can look at and kill other processes where no runtime can. */
+/** What a few lines of shell print, as one word: a shell can look at and kill other processes where no runtime can. */
 export function shell(script: string, arg: string): string {
   return new TextDecoder().decode(printedBy(script, arg)).trim().replace(/[^\w-]+/g, "_");
 }
@@ -234,13 +239,6 @@ function exit(): [Emitter, string] {
   return [{ addEventListener: on, removeEventListener: off } as unknown as Emitter, "exit"];
 }
 
-/** When process $0 started, as a text that no other one with its id has had; `dead` if it is dead. */
-export const START = `if s=$(cat /proc/$0/stat 2>/dev/null); then set -- \${s##*) }
-  [ $1 = Z ] || [ $1 = X ] && echo dead || echo $(cut -c1-8 /proc/sys/kernel/random/boot_id)-\${20}
-  elif [ -d /proc/self ]; then echo dead; else ps -o lstart= -p $0 || echo dead; fi`;
-/** The namespace of process ids, if it is not the machine's own: process ids mean nothing outside. */
-export const NAMESPACE = `; n=$(readlink /proc/self/ns/pid | tr -dc 0-9)
-  [ "$n" = 4026531836 ] || echo $n`;
 /** Kills every process with $0 in its environment, until there is none. */
 export const KILL =
   `i=0; while [ $i -lt 100 ] && p=$(grep -lsFe "$0" /proc/[0-9]*/environ | cut -d/ -f3) &&

@@ -4,13 +4,17 @@
  * @module
  */
 
-import { spawn, statusOf } from "./processes.ts";
+import { errorOf, spawn, statusOf } from "./processes.ts";
 import type { Step } from "./steps.ts";
 import { sleep, type Stream, stringify, system } from "./system.ts";
 
 /** The options of a program that runs as a task. */
 export interface CommandOptions {
-  /** Give the words, joined by spaces, to a shell. @default {false} */
+  /**
+   * Give the words, joined by spaces, to a shell.
+   *
+   * @default {false}
+   */
   shell?: boolean;
 }
 
@@ -109,6 +113,5 @@ export function deathOf(
   // deno-lint-ignore no-control-regex
   const plain = printed.replaceAll(/\x1b\[[\d;]*m/g, "").trim(); // without colors
   const last = plain && `. It last printed:\n${plain.slice(-2000)}`;
-  const error = new Error(`${what} ${how}${last}`);
-  return Object.assign(error, { stack: `Error: ${error.message}` });
+  return errorOf(`${what} ${how}${last}`);
 }

@@ -15,7 +15,7 @@ type Bun = {
   resolveSync(specifier: string, from: string): string;
   Transpiler: new (options: object) => { transformSync(text: string): string };
 };
-const { Bun: bun } = globalThis as unknown as { Bun?: Bun };
+const { Bun: bun } = globalThis as { Bun?: Bun };
 
 /** What each function is stored as, or will be. */
 const known = new WeakMap<object, Promise<Reference>>();

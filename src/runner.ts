@@ -9,10 +9,10 @@ import type { Answer, Problem, Settings } from "./pool.ts";
 import { runSteps, type Step, stepsOf } from "./steps.ts";
 import {
   all,
-  forgetToJSON,
   isOfSystem,
   parse,
   race,
+  removeToJSON,
   stringify,
   system,
   writeAll,
@@ -20,7 +20,7 @@ import {
 import { encode, encodeThrown } from "./values.ts";
 
 /** Serves a pool: each line is the path of a claimed task, or a call of a `map`. */
-export async function serve(settings: Settings): Promise<never> {
+export async function serve(settings: Settings): Promise<void> {
   const { session, retries, concurrency, descriptor } = settings;
   const input = descriptor ? system.openSync(`/dev/fd/${descriptor}`) : system.stdin;
   const [buffer, decoder, directory] = [new Uint8Array(65536), new TextDecoder(), system.cwd()];
@@ -76,7 +76,7 @@ export async function serve(settings: Settings): Promise<never> {
   await filing.work;
   if (globalThis.Deno) system.exit(0);
   // Bun writes to pipes asynchronously: so it may, unless something else keeps the process alive
-  return setTimeout(() => system.exit(0), 200).unref() as never;
+  setTimeout(() => system.exit(0), 200).unref();
 }
 
 /** The text of a task file, and what comes of its steps. */
@@ -93,7 +93,7 @@ export async function run(path: string, session?: string): Promise<[string, Outc
   } catch (error) {
     return [text, { started, runtime: runtime(), errorValue: encodeThrown(error) }];
   } finally {
-    forgetToJSON();
+    removeToJSON();
   }
 }
 

@@ -80,7 +80,7 @@ function endOnDeno({ Deno }: Host): void {
   Deno!.exit(0);
 }
 
-/** The same. All but `prompt()` takes Bun 0.3 to 2 ms to read with. */
+/** Waits for the line that is the order. All but `prompt()` takes Bun 0.3 to 2 ms to read with. */
 function readOnBun({ process }: Host): string {
   return prompt("") ?? process!.exit(0);
 }
@@ -95,9 +95,9 @@ function endOnBun({ process, setTimeout }: Host): void {
   setTimeout!(() => process!.exit(0), 200).unref();
 }
 
-/** How a process reads its order, writes its answer and ends. An object of them takes Bun 0.1 ms. */
+/** How a process reads its order, writes its answer and ends on Deno; as an object they take 0.1 ms more. */
 export const onDeno = [readOnDeno, writeOnDeno, endOnDeno] as const;
-/** The same. */
+/** How a process does so on Bun. */
 export const onBun = [readOnBun, writeOnBun, endOnBun] as const;
 
 /** Runs the task of an order, and tells what came of it. */
@@ -133,8 +133,7 @@ export async function runSingle(
     return value;
   };
   try {
-    const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] =
-      new Set();
+    const importing = (globalThis as Importing)[Symbol.for("forrest.importing")] = new Set();
     for (let index = 0; index < calls.length; index++) {
       const call = calls[index];
       let callee: unknown;

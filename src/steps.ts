@@ -180,8 +180,7 @@ function importFrom(path: string): Promise<Record<string, unknown>> {
 /** Imports a module, and shows meanwhile that it does. */
 async function importFirst(url: string): Promise<Record<string, unknown>> {
   const place = url.startsWith("file:") ? pathOf(url) : url;
-  const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] ??=
-    new Set();
+  const importing = (globalThis as Importing)[Symbol.for("forrest.importing")] ??= new Set();
   importing.add(place);
   try {
     const isAsync = !globalThis.Deno && !requireModule(place);
@@ -219,7 +218,7 @@ export type Importing = Record<symbol, Set<string>>;
 /** Throws if a module starts tasks while a runner imports it: that would start runners without end. */
 export function refuseWhileImporting(): void {
   const stack = new Error().stack ?? "";
-  const importing = (globalThis as unknown as Importing)[Symbol.for("forrest.importing")] ?? [];
+  const importing = (globalThis as Importing)[Symbol.for("forrest.importing")] ?? [];
   const isIn = (path: string) => stack.includes(path) || stack.includes(fileUrl(path));
   if (![...importing].some(isIn)) return;
   const fix = "put the main part of the script in `if (import.meta.main) { ... }`";

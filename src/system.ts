@@ -14,11 +14,11 @@ export type Stream = "stdout" | "stderr";
 export const RUNNER = "forrest-runner";
 
 const { parse: parseText } = JSON;
-/** Captured, as a task may replace it. */
+/** `JSON.stringify`, captured as a task may replace it. */
 export const { stringify } = JSON;
-/** The same; editors on Windows begin a file with a mark that JSON does not know. */
+/** `JSON.parse`, captured; editors on Windows begin a file with a mark that it does not know. */
 export const parse = (text: string) => parseText(text.startsWith("\uFEFF") ? text.slice(1) : text);
-/** The same. */
+/** Captured, as a task may replace them. */
 export const [race, all]: [typeof Promise.race, typeof Promise.all] = [
   Promise.race.bind(Promise),
   Promise.all.bind(Promise),
@@ -28,25 +28,13 @@ export const [race, all]: [typeof Promise.race, typeof Promise.all] = [
 export const isBundled = !/\/src\/system\.[jt]s$/.test(import.meta.url) ||
   !!(system.build as { standalone?: boolean }).standalone;
 
-/** What all copies of forrest in one process share. */
-export const shared: { steps: number } = share();
-
-function share(): typeof shared {
-  const own = { steps: 0 };
-  try {
-    return (globalThis as Record<symbol, never>)[Symbol.for("forrest")] ??= own as never;
-  } catch {
-    return own; // a task has frozen the global object
-  }
-}
-
 /** The URL of a path; an absolute URL or another specifier stays as it is. */
 export function fileUrl(path: string): string {
   if (path.startsWith("file:") || /^[a-z][a-z+.-]+:/i.test(path)) return path;
   const url = new URL("file:///");
   const isAbsolute = /^([A-Z]:)?[\\/]/i.test(path);
   const full = isAbsolute ? path : `${system.cwd()}/${path}`;
-  url.pathname = full.replace(/[%\t\n\r]/g, encodeURIComponent); // what it would read, or leave out
+  url.pathname = full.replace(/[%\\\t\n\r]/g, encodeURIComponent); // what it would read, or leave out
   return url.href;
 }
 
@@ -85,8 +73,8 @@ export function succeeds(action: () => unknown): boolean {
 }
 
 /**
- * Whether the system refused something, as a full disk does. What a task has broken is no such error, nor
- * that it has left too many files open, or closed one of ours.
+ * Whether the system refused something, as a full disk does. Too many open files, or a closed descriptor,
+ * do not count: a task may have caused them.
  */
 export function isOfSystem(error: unknown): boolean {
   const { code, message } = Object(error) as { code?: unknown; message?: unknown };
@@ -100,12 +88,12 @@ export function writeAll(file: { writeSync(bytes: Uint8Array): number }, text: s
   for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
 }
 
-/** Takes from all objects what a task may have put there, and what would change how files are written. */
-export function forgetToJSON(): void {
+/** Removes a `toJSON` that a task has given to all objects: it would change how files are written. */
+export function removeToJSON(): void {
   for (const { prototype } of [Object, Array]) delete (prototype as { toJSON?: unknown }).toJSON;
 }
 
-/** For how many milliseconds a timer can wait. */
+/** The longest delay of a timer, in milliseconds. */
 export const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** Resolves after so many milliseconds. */
@@ -120,19 +108,10 @@ export async function within<T>(milliseconds: number, promise: Promise<T>): Prom
   return await Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** A promise that knows whether anybody waits for it. */
-export class Watched<T> extends Promise<T> {
-  seen = false;
-  override then<A, B>(...handlers: Parameters<Promise<T>["then"]>): Promise<A | B> {
-    this.seen = true;
-    return super.then(...handlers) as Promise<A | B>;
-  }
-}
-
 type Process = typeof import("node:process");
 /** The `process` of Node, which Bun has, and Deno where it is asked for. */
 export function nodeProcess(): Process {
-  return (globalThis as unknown as { process: Process }).process;
+  return (globalThis as { process: Process }).process;
 }
 
 /** The calls of `Deno` that forrest uses, made from what Bun and Node have. */
@@ -239,7 +218,11 @@ function systemOfNode(): typeof Deno {
     renameSync: (from: string, to: string) =>
       attempt(() => fs().renameSync(from, to), "rename", from, to),
     linkSync: (from: string, to: string) => fs().linkSync(from, to),
-    lstatSync: (path: string) => fs().lstatSync(path, { throwIfNoEntry: false }), // errors cost 1 ms
+    lstatSync(path: string) {
+      const found = fs().lstatSync(path, { throwIfNoEntry: false }); // errors cost 1 ms
+      const { mtime, ino } = found ?? {};
+      return found && { isFile: found.isFile(), isDirectory: found.isDirectory(), mtime, ino };
+    },
     mkdirSync: (path: string, options: Deno.MkdirOptions) => fs().mkdirSync(path, options),
     readTextFileSync: readText,
     writeTextFileSync: (path: string, text: string) => fs().writeFileSync(path, text),

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { idsIn } from "./claims.ts";
 import type { State } from "./files.ts";
 import { Lines } from "./lines.ts";
 import { isThere } from "./processes.ts";
@@ -66,7 +67,8 @@ export function write(stream: Stream, text: string): void {
 /** The words that start this program, for a person who wants to start it again. */
 export function program(): string {
   if (isBundled) return wordFor("forrest");
-  const script = quote(nearby(pathOf(new URL("../cli.ts", import.meta.url).href)));
+  const { href } = new URL("../cli.ts", import.meta.url);
+  const script = quote(href.startsWith("file:") ? nearby(pathOf(href)) : href);
   return globalThis.Deno ? `${wordFor("deno")} run -A ${script}` : `${wordFor("bun")} ${script}`;
 }
 
@@ -95,11 +97,13 @@ export const count = (n: number, what: string): string => `${n} ${what}${n === 1
 
 /** A time, to two digits or so. */
 export function duration(seconds: number): string {
-  if (seconds < 1) return `${Number((seconds * 1000).toPrecision(2))} ms`;
-  if (seconds < 10) return `${Number(seconds.toPrecision(2))} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
+  const rounded = Number(seconds.toPrecision(2));
+  if (rounded < 1) return `${Number((rounded * 1000).toPrecision(2))} ms`;
+  if (rounded < 10) return `${rounded} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
   const hours = Math.floor(minutes / 60);
   return hours < 48
     ? `${hours} h ${minutes % 60} min`
@@ -230,9 +234,8 @@ export class Progress {
     const now = performance.now();
     if (now < this.#nextLook) return this.#counts;
     this.#counts = this.tasks.count();
-    const claims = Array.from(system.readDirSync(`${this.tasks.directory}/running`), (c) => c.name);
-    const whole = claims.filter((claim) => !/[+~][^@]*$/.test(claim));
-    this.#claims = new Map(whole.map((claim) => [claim, this.#claims.get(claim) ?? now]));
+    const claims = idsIn(this.tasks.directory, "running");
+    this.#claims = new Map(claims.map((claim) => [claim, this.#claims.get(claim) ?? now]));
     this.#nextLook = now + Math.max(150, 20 * (performance.now() - now));
     return this.#counts;
   }

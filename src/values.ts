@@ -13,10 +13,14 @@ export type Callable = (...args: any[]) => unknown;
 /** The way to a part of a value. */
 export type Path = (string | number)[];
 
-/** A path as one writes it. */
-export function pathText(path: Path): string {
-  return path.map((key) => /^[a-z_$][\w$]*$/i.test(`${key}`) ? `.${key}` : `[${stringify(key)}]`)
-    .join("");
+/** Whether a key can be written after a dot. */
+export function isName(key: string | number): boolean {
+  return /^[a-z_$][\w$]*$/i.test(`${key}`);
+}
+
+/** A path as it is written in code. */
+export function pathText(path: Path = []): string {
+  return path.map((key) => isName(key) ? `.${key}` : `[${stringify(key)}]`).join("");
 }
 
 // deno-lint-ignore no-explicit-any
@@ -63,11 +67,10 @@ function toDate(text: string): Date {
   return date;
 }
 
-/** What Deno loads when it is asked for, and not before. */
-const node = globalThis as unknown as {
+const host = globalThis as unknown as {
   Buffer?: { prototype: Uint8Array; from(text: string, encoding: string): Uint8Array };
 };
-codecs.$buffer = [undefined, codecs.$bytes[1], (text) => node.Buffer!.from(text, "base64")];
+codecs.$buffer = [undefined, codecs.$bytes[1], (text) => host.Buffer!.from(text, "base64")];
 
 type Place = {
   name: string;
@@ -132,10 +135,10 @@ function encodeObject(object: Record<string, unknown>, place: Place): unknown {
   if (object instanceof Error) return { $error: encodeError(object, place) };
   const prototype = Object.getPrototypeOf(object);
   for (const [key, [type, write]] of Object.entries(codecs)) {
-    if (prototype === type?.prototype) return { [key]: child(write(object as never), key) };
+    if (prototype === type?.prototype) return { [key]: child(write(object), key) };
   }
-  if (object instanceof Uint8Array) { // of a subclass: as `readFileSync()` gives it, or of the user's own
-    const key = prototype === node.Buffer?.prototype ? "$buffer" : "$bytes";
+  if (object instanceof Uint8Array) { // of a subclass; Deno loads `Buffer` when it is first read: so only here
+    const key = prototype === host.Buffer?.prototype ? "$buffer" : "$bytes";
     return { [key]: codecs.$bytes[1](object) };
   }
   if (typeof object.toJSON === "function") return child(object.toJSON(), "toJSON()");
@@ -183,7 +186,7 @@ function encodeError(error: Error, place: Place): Record<string, unknown> {
   const message = `${error.message}`;
   const stored: Record<string, unknown> = { name: `${name}`, message, stack: userStack(error) };
   for (const key of new Set([...HIDDEN, ...Object.keys(error)])) {
-    if (key in stored || !Object.hasOwn(error, key)) continue;
+    if (Object.hasOwn(stored, key) || !Object.hasOwn(error, key)) continue;
     const item = (error as unknown as Record<string, unknown>)[key];
     try {
       stored[key] = encodeAt(item, {
@@ -218,19 +221,19 @@ export function decode(stored: unknown, results: unknown[] = []): unknown {
 
 function decodeSpecial(key: string, object: Record<string, unknown>, results: unknown[]): unknown {
   const stored = object[key];
-  if (key === "$step") return follow(object as never, results);
+  if (key === "$step") return follow(object as Reference, results);
   if (key === "$undefined") return undefined;
   if (key === "$number") return Number(stored);
   if (key === "$bigint") return BigInt(stored as string);
   if (key === "$function") return stored;
-  if (key === "$error") return decodeError(stored as never);
+  if (key === "$error") return decodeError(stored as Record<string, unknown>);
   if (key === "$object") {
     const plain = stored as Record<string, unknown>;
     for (const key in plain) plain[key] = decode(plain[key], results);
     return plain;
   }
   if (!Object.hasOwn(codecs, key)) throw new TypeError(`\`${key}\` is no way to store a value`);
-  return codecs[key][2](decode(stored, results) as never);
+  return codecs[key][2](decode(stored, results));
 }
 
 /** Whether a key may be in a path: not if it leads to what all objects share. */
@@ -238,9 +241,12 @@ export function mayFollow(key: unknown): boolean {
   return !/^(__proto__|constructor|prototype)$/.test(`${key}`);
 }
 
+/** What stands in a task for the result of a step before, or a part of it. */
+type Reference = { $step: number; path?: Path };
+
 /** The result of a step before, or a part of it. */
 export function follow(
-  ref: { $step: number; path?: (string | number)[] },
+  ref: Reference,
   results: unknown[],
 ): unknown {
   if (!Number.isInteger(ref.$step) || !Object.hasOwn(results, ref.$step)) {
