@@ -54,11 +54,15 @@ function report(what: string, outcome: Outcome, seconds: string, output: string)
   total.skipped += outcome.skipped;
   const skipped = outcome.skipped ? `, ${outcome.skipped} skipped` : "";
   const summary = `${outcome.passed} passed, ${outcome.failed} failed${skipped} (${seconds} s)`;
-  const lines = output.trim().split("\n");
-  const isPassed = (line: string) => /^\(pass\) | \.\.\. ok \(/.test(line);
   const isSkipped = (line: string) => /^\(skip\) | \.\.\. ignored |^skipped/.test(line);
-  const shown = lines.filter((line) => outcome.failed ? !isPassed(line) : isSkipped(line));
+  const lines = output.trim().split("\n");
+  const shown = outcome.failed ? whatFailed(output) : lines.filter(isSkipped);
   console.log([...shown, `${what}: ${summary}`, ...(outcome.failed ? [""] : [])].join("\n"));
+}
+
+/** What the test runner printed, without the tests that passed. */
+function whatFailed(output: string): string[] {
+  return output.trim().split("\n").filter((line) => !/^\(pass\) | \.\.\. ok \(/.test(line));
 }
 
 async function check(...args: string[]): Promise<void> {
@@ -83,7 +87,7 @@ function outcomeOf(success: boolean, output: string): Outcome {
 async function test(name: string, program: string, args: string[], env: Record<string, string>) {
   let { success, output, seconds } = await run(program, args, env);
   if (outcomeOf(success, output).failed) {
-    console.log(`${output.trim().split("\n").slice(-150).join("\n")}\n${name} failed: once more`);
+    console.log(`${whatFailed(output).slice(-150).join("\n")}\n${name} failed: once more`);
     ({ success, output, seconds } = await run(program, args, env));
   }
   report(name, outcomeOf(success, output), seconds, output);
