@@ -232,6 +232,15 @@ export interface ListOptions {
   logFile?: string;
 }
 
+const listOptions = [
+  "existOk",
+  "preClean",
+  "postClean",
+  "noScheduleIfExist",
+  "retryFailed",
+  "logFile",
+];
+
 /** A promise that knows whether anybody waits for it. */
 class Watched<T> extends Promise<T> {
   seen = false;
@@ -287,9 +296,12 @@ export class TaskList<T = unknown> {
    * Makes the directory, or takes the one that is there.
    *
    * @throws {Error} If the directory exists, and neither `existOk` nor `noScheduleIfExist` is set.
+   * @throws {TypeError} If there is no such option.
    */
   constructor(directory: string | URL, options: ListOptions = {}) {
     refuseWhileImporting();
+    const unknown = Object.keys(options).find((name) => !listOptions.includes(name));
+    if (unknown) throw new TypeError(`There is no option \`${unknown}\` of a task list`);
     this.directory = fullPath(directory).replace(/(?<=.)\/$/, "");
     this.#options = options;
     const present = exists(this.directory);

@@ -1313,6 +1313,17 @@ test("directories with spaces, percents, hashes and umlauts work", async () => {
 
 // ------------------------------------------------------------------------------ the options of a list
 
+test("a list has no other options: a misspelt one could remove its tasks", async () => {
+  using folder = temporary();
+  await new TaskList(folder.file("list")).schedule(1);
+  const options = { existOk: true, preclean: false } as never;
+  assert.throws(() => new TaskList(folder.file("list"), options), {
+    name: "TypeError",
+    message: /no option `preclean`/,
+  });
+  assert.equal(readdirSync(folder.file("list/todo")).length, 1);
+});
+
 test("a list must be new", () => {
   using folder = temporary();
   new TaskList(folder.file("list"));
