@@ -366,7 +366,8 @@ async function parse(command: Command, args: string[]): Promise<Input> {
     options.filter(isWanted).map((o) => o.name);
   const lettered = options.filter(({ letter }) => letter);
   // as in `--yes=no`, which the parser takes for `--yes`
-  const given = new Set(args.flatMap((word) => /^--([^=]+)=/.exec(word)?.[1] ?? []));
+  const ours = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+  const given = new Set(ours.flatMap((word) => /^--([^=]+)=/.exec(word)?.[1] ?? []));
   let wrong: string | undefined;
   const values = parseArgs(args, {
     "--": true,
@@ -714,7 +715,7 @@ async function execute(input: Input): Promise<number> {
     return await runOne(nearby(directory || "/"), id, input);
   }
   if (!exists(path)) throw noTask(path);
-  if (output && states.includes(locate(fullPath(output)).state)) {
+  if (output && stateAt(output) && exists(`${locate(fullPath(output)).directory}/todo`)) {
     const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
     throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
   }
@@ -1024,9 +1025,7 @@ async function status(input: Input): Promise<number> {
   const left = duration((counts.todo + counts.running) / rate);
   write(
     "stdout",
-    `${
-      rate < 10 ? rate.toFixed(1) : Math.round(rate)
-    } tasks a second in the last minute, ${left} left\n`,
+    `${Number(rate.toPrecision(2))} tasks a second in the last minute, ${left} left\n`,
   );
   return 0;
 }
@@ -1159,13 +1158,13 @@ async function outputOf(path: string, { started }: Stored): Promise<string> {
   const { directory, id, state } = locate(fullPath(path));
   const log = `${directory}/log.txt`;
   const isRunning = state === "running"; // when that began, its file does not say
-  if (!exists(log) || (!started && !isRunning)) return "";
+  if (!exists(log) || (!started && state === "todo")) return "";
   const lines: string[] = [];
   for await (const line of linesOf(log, false)) {
     if (!isAbout(line, id)) continue;
     const at = line.indexOf(" | ", TIME);
     if (at < 0 && isRunning) lines.length = 0; // it has ended, and begun again
-    if (at > 0 && (isRunning || line >= `${started}`)) lines.push(line.slice(at + 3));
+    if (at > 0 && (isRunning || line >= `${started ?? ""}`)) lines.push(line.slice(at + 3));
   }
   return lines.join("\n");
 }
@@ -1226,7 +1225,9 @@ function reset(input: Input): number {
   const running = openList(directory).count().running;
   if (running) {
     const tasks = `${count(running, "task")} of \`${directory}\` ${running === 1 ? "is" : "are"}`;
-    throw new Error(`Nothing is removed, as ${tasks} running: stop that run, and try again`);
+    const fix =
+      "stop that run, or, if it has died on another host, let `forrest run` take them over";
+    throw new Error(`Nothing is removed, as ${tasks} running: ${fix}`);
   }
   if (exists(`${directory}/log.txt`)) system.removeSync(`${directory}/log.txt`);
   const options = { existOk: true, preClean: false, postClean: true };

@@ -1148,6 +1148,12 @@ function suite(): void {
     assert.equal(list.count("done"), 1);
   });
 
+  test("`add` takes what follows `--` for words of the program, and no options", () => {
+    using list = temporary();
+    list.forrestWith("x\n", "add", "list", "--", "echo", "--json=no", "--shell=no");
+    assert.match(list.forrest("run", "list").stdout, /"--json=no --shell=no x\\n"/);
+  });
+
   test("`add` refuses lines with a NUL, as of `find -print0`", () => {
     using list = temporary();
     const { code, stderr } = list.forrestWith("a\0b\0", "add", "list", "--", "echo");

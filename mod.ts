@@ -125,6 +125,10 @@ export type Construction<C> = C extends {
 } ? A | B | D
   : never;
 
+/** What a class constructs; for a URL, anything. */
+// deno-lint-ignore no-explicit-any
+export type Constructed<C> = C extends Constructor ? InstanceType<C> : any;
+
 /** What may be given for a `T`: the value, a deferred, or a value with deferreds in it. */
 export type Input<T> =
   | T
@@ -158,14 +162,11 @@ export function defer<F extends Callable, A extends Inputs<Signatures<F>[number]
   call: F,
   ...args: A
 ): Deferred<Awaited<Returned<Signatures<F>[number], A>>>;
-/** Defers a construction. */
-export function defer<C extends Constructor>(
+/** Defers a construction, or a call of the function that a URL names. */
+export function defer<C extends Constructor | URL>(
   call: C,
-  ...args: Inputs<Construction<C>>
-): Deferred<InstanceType<C>>;
-/** Defers a call of the function that a URL names. */
-// deno-lint-ignore no-explicit-any
-export function defer(call: URL, ...args: unknown[]): Deferred<any>;
+  ...args: C extends Constructor ? Inputs<Construction<C>> : unknown[]
+): Deferred<Constructed<C>>;
 /** Defers plain data. */
 export function defer<T>(
   value: T extends Callable | Constructor ? T extends Marked<unknown> ? T : never : T,

@@ -850,6 +850,17 @@ test("an error of `using` keeps the two that it is about", async () => {
   assert.deepEqual([error.message, suppressed.message], ["cannot close", "disk full"]);
 });
 
+test("an error keeps its own properties, whatever their names, and in short", async () => {
+  const task = await outcomeOf(defer(() => {
+    class Client {
+      bytes = new Uint8Array(100_000);
+    }
+    throw Object.assign(new Error("400"), { error: "invalid", client: new Client() });
+  }));
+  assert.deepEqual(Object.keys(task.errorValue as Error), ["error", "client"]);
+  assert.ok(JSON.stringify(task.errorValue).length < 1000);
+});
+
 test("what is thrown and is no error keeps what it holds", async () => {
   const task = await outcomeOf(defer(() => {
     class Failure {
@@ -1031,15 +1042,16 @@ test("functions are found where `defer` is called, however they came there", () 
     `/* This was once here:
      import { old } from "./old.ts";
      */
-     const text = \`
-     import { old } from "./old.ts";
-     \`;
      import {
        Image, // not (only) a "class"
-       tools,
+       routes, twice,
      } from "./tools.ts";
      import{squeezed}from"./squeezed.ts";
      import * as pages from "./pages.ts";
+     const text = \`
+     import { old } from "./old.ts";
+     \`;
+     const backtick = /\`/g; // does not begin a text
      const factor = 7;
      export function größe(x: number) { return x * factor; }
      const hidden = (x: number) => x * factor * 2;
@@ -1047,7 +1059,7 @@ test("functions are found where `defer` is called, however they came there", () 
      if (import.meta.main) {
        const tasks = new TaskList("list");
        await tasks.schedule(defer([
-         defer(Image.open, 1), defer(tools.twice, 2), defer(squeezed, 3), defer(größe, 1), defer(hidden, 1),
+         defer(Image.open, 1), defer(twice, 2), defer(routes.twice, 2), defer(squeezed, 3), defer(größe, 1), defer(hidden, 1),
          pages.page("a & b"), pages.pages(["a & b"]),
        ]));
        for await (const { errorValue, returnValue } of tasks.run()) console.log(errorValue ?? \`\${returnValue}\`);
@@ -1055,8 +1067,12 @@ test("functions are found where `defer` is called, however they came there", () 
     {
       "old.ts": "console.log('the old module runs');",
       "tools.ts": `const factor = 3;
-        export class Image { static open(x: number) { return this === Image ? x * factor : "lost"; } }
-        export const tools = { twice: (x: number) => x * 2 * factor };`,
+        export class Image { static open(x: number) { return x * factor; } }
+        export const twice = (x: number) => x * 2 * factor;
+        // of which a task would find what is declared here, and not what is there now: so its text is stored
+        export const routes = { twice: (_: number) => 0 };
+        routes.twice = (x: number) => x * 2;
+        Object.defineProperty(globalThis, "db", { get: () => console.log("a getter runs") });`,
       "squeezed.ts": "const factor = 5; export const squeezed = (x: number) => x * factor;",
       // in strict code, Bun leaves no frame for a function that ends with a call
       "pages.ts": `import { defer } from "${module}";
@@ -1069,7 +1085,7 @@ test("functions are found where `defer` is called, however they came there", () 
     },
   );
   assert.equal(stderr, "");
-  assert.equal(stdout, "3,12,15,7,14,<a &amp; b>,<a &amp; b>\n");
+  assert.equal(stdout, "3,12,4,15,7,14,<a &amp; b>,<a &amp; b>\n");
 });
 
 test("globals that a runtime loads late are stored by their names", () => {
@@ -1597,7 +1613,7 @@ test("the same ids scheduled by several programs at once are scheduled once", as
   assert.equal(new Set(printed.flat()).size, 200);
 });
 
-test("tasks whose outcome a dead run has not moved are counted, looked at, and yielded by the next", async () => {
+test("tasks whose outcome a dead run has not moved are counted and looked at, and moved by the next", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
   const [host, , , number] = newOwner().split(".");
@@ -1615,8 +1631,7 @@ test("tasks whose outcome a dead run has not moved are counted, looked at, and y
   }
   assert.deepEqual(tasks.count(), { todo: 0, running: 1, done: 1, fail: 0 });
   assert.deepEqual(await Array.fromAsync(tasks.runningTasks(), ({ id }) => id), ["sealed"]);
-  const values = await Array.fromAsync(tasks.run(), ({ id, returnValue }) => [id, returnValue]);
-  assert.deepEqual(values.sort(), [["moved", "before"], ["sealed", "before"]]);
+  assert.deepEqual(await Array.fromAsync(tasks.run()), []);
   assert.deepEqual(tasks.count(), { todo: 0, running: 0, done: 2, fail: 0 });
 });
 

@@ -14,7 +14,6 @@ import {
   move,
   record,
   remove,
-  sealOf,
   settle,
 } from "./files.ts";
 import { type State, stateOf } from "./files.ts";
@@ -199,10 +198,7 @@ export function recover(
       if (alive.get(maker) === false) shell(KILL, `/${maker}.`);
     }
     if (alive.get(maker) !== false) continue;
-    const isSealed = sealOf(claim) !== undefined;
-    const state = settle(claim);
-    if (isSealed && (state === "done" || state === "fail")) filed(claim, state);
-    const isLeft = state === "running";
+    const isLeft = settle(claim) === "running";
     const taken = `${running}/${id}.json@${owner}`; // so that only one of us counts it
     if (!isLeft || exists(`${directory}/done/${id}.json`)) remove(claim);
     else {

@@ -82,7 +82,8 @@ export function programOf(steps: Step[]): string {
   const imports = new Map<string, Set<string>>();
   for (const { call } of steps.map(Object)) {
     const [, module, name] = /^(.*)#([^#]*)$/s.exec(typeof call === "string" ? call : "") ?? [];
-    if (module) imports.set(module, (imports.get(module) ?? new Set()).add(name));
+    const [exported] = (name ?? "").split("."); // of a static method, the class
+    if (module) imports.set(module, (imports.get(module) ?? new Set()).add(exported));
   }
   const froms = [...imports].map(([module, names]) =>
     `import { ${[...names].join(", ")} } from ${JSON.stringify(module)};`

@@ -112,9 +112,11 @@ export function link(from: string, to: string): boolean {
   try {
     system.linkSync(from, to);
   } catch (error) {
-    const { code } = error as { code?: string };
+    const { code, message } = error as Error & { code?: string };
     if (code === "EEXIST") return false;
-    if (!/^(EPERM|ENOSYS|ENOTSUP|EOPNOTSUPP)$/.test(`${code}`)) throw error;
+    const isUnable = /^(EPERM|ENOSYS|ENOTSUP|EOPNOTSUPP)$/.test(`${code}`) ||
+      /error 38\)/.test(message);
+    if (!isUnable) throw error;
     system.renameSync(from, to);
   }
   return true;

@@ -130,7 +130,7 @@ export class ListPool extends Pool {
   /** Looks for tasks in `todo` and with dead runs; false if there are none. */
   async look(): Promise<boolean> {
     const filed = (claim: string, state: State) => {
-      if (state !== "todo") this.settled(claim, state);
+      if (state === "fail") this.settled(claim, state);
     };
     const isUnsure = recover(this.directory, this.owner, this.options.maxCrashes, filed);
     this.fruitless = this.claims ? 0 : this.fruitless + 1;
@@ -298,6 +298,7 @@ export class ListPool extends Pool {
   take(runner: Runner, claim: string, told: Told): boolean {
     const { text, timer } = runner.held.get(claim)!;
     this.filing.add(sealOutcome(claim, text!, outcomeOf(told), this.options.retries));
+    if (this.options.mayStart) this.filing.work!.then(() => this.change()); // which has waited for it
     clearTimeout(timer);
     runner.held.delete(claim);
     this.count();

@@ -42,23 +42,24 @@ export function refer(call: Callable): Promise<Reference> {
 async function findReference(call: Callable, stack: string): Promise<Reference> {
   const builtin = globals().get(call);
   if (builtin) return builtin;
-  const own = new URL("..", import.meta.url).href;
   const frames = stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm);
-  for (const place of [...[...frames].map(([, place]) => place), ...loadedByBun()]) {
-    const url = /^\w{2,}:/.test(place) ? place : fileUrl(place);
-    if (url === `${own}mod.ts` || url.startsWith(`${own}src/`)) continue;
+  const places = [...frames].map(([, place]) => /^\w{2,}:/.test(place) ? place : fileUrl(place));
+  const urls = places.filter((url) => !isOurs(url));
+  for (const url of urls) {
     if (!modules.has(url)) modules.set(url, findFunctions(url));
     const functions = await modules.get(url)!;
     const isMain = url === system.mainModule; // which has names in place of functions
     const found = functions.get(call) ?? (isMain && functions.get(declarationOf(call)));
     if (found) return found;
   }
-  const rare = globals("rare").get(call);
-  if (rare) return rare;
   const source = Function.prototype.toString.call(call);
+  const late = call.name ? await findLoaded(call) ?? findRare(call) : undefined;
+  if (late) return late;
   try {
     compile(source);
   } catch {
+    const found = /\b(this|super)\b/.test(source) ? undefined : await findStatic(call, urls);
+    if (found) return found;
     throw new TypeError(
       `Cannot schedule the function \`${
         call.name || "(anonymous)"
@@ -69,10 +70,46 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
   return { source };
 }
 
-/** The modules that Bun has loaded: of one that ends with `return defer(f)`, no frame is left on the stack. */
-function loadedByBun(): string[] {
+const OWN = new URL("..", import.meta.url).href;
+const isOurs = (url: string): boolean => url === `${OWN}mod.ts` || url.startsWith(`${OWN}src/`);
+
+const loaded = { paths: new Set<string>(), functions: new Map<unknown, string>() };
+
+/**
+ * Finds what is exported by a module that Bun has loaded, or imported by one from another: of a function
+ * that ends with `return defer(f)`, no frame is left on the stack.
+ */
+async function findLoaded(call: Callable): Promise<string | undefined> {
   const { require } = import.meta as unknown as { require?: { cache?: object } };
-  return Object.keys(require?.cache ?? {}).filter((path) => !path.includes("/node_modules/"));
+  const paths = Object.keys(require?.cache ?? {});
+  if (paths.length !== loaded.paths.size) {
+    const all = new Set(paths);
+    const isLoaded = (specifier: string) => all.has(pathOf(specifier));
+    for (const path of paths) {
+      const url = fileUrl(path);
+      if (loaded.paths.has(path) || path.includes("/node_modules/") || isOurs(url)) continue;
+      for (const [value, name] of await findFunctions(url, isLoaded)) {
+        if (!loaded.functions.has(value)) loaded.functions.set(value, name);
+      }
+    }
+    loaded.paths = all;
+  }
+  return loaded.functions.get(call);
+}
+
+/** Finds a static method of a class that one of the modules exports, or imports. */
+async function findStatic(call: Callable, urls: string[]): Promise<string | undefined> {
+  for (const url of urls) {
+    for (const [value, name] of await modules.get(url)!) {
+      try {
+        const isClass = Object.getOwnPropertyDescriptor(value, "prototype")?.writable === false;
+        const { value: member } = Object.getOwnPropertyDescriptor(value, call.name) ?? {};
+        if (isClass && member === call && /^[\p{ID_Continue}$]+$/u.test(call.name)) {
+          return `${name}.${call.name}`;
+        }
+      } catch { /* it is a name, or something that does not like to be looked at */ }
+    }
+  }
 }
 
 /**
@@ -123,77 +160,58 @@ export function nameHere(call: Callable): string | undefined {
   return value === call ? name : undefined;
 }
 
-const globalNames = new Map<string, Map<unknown, string>>();
-
-/**
- * The names of global functions, and of those that global objects have. The rare ones are those that Deno
- * loads when they are first read, which takes it 20 ms, and its own, some of which are others, too.
- */
-function globals(kind: "usual" | "rare" = "usual"): Map<unknown, string> {
-  const known = globalNames.get(kind);
-  if (known) return known;
-  const named = new Map<unknown, string>();
-  globalNames.set(kind, named);
-  const note = (value: unknown, name: string) => {
-    if (typeof value === "function" && !named.has(value)) named.set(value, name);
-  };
-  const names = Object.getOwnPropertyNames(globalThis).filter((name) => name !== "Deno");
-  for (const name of [...names, "Deno"]) {
-    const { get, value } = Object.getOwnPropertyDescriptor(globalThis, name) ?? {};
-    const isRare = !!get || name === "Deno";
-    if (isRare !== (kind === "rare")) continue;
-    const owner = get ? readRare(name, get) : value;
-    note(owner, name);
-    if (/^(globalThis|window|self|global)$/.test(name)) continue;
-    for (const [key, member] of membersOf(owner)) note(member, `${name}.${key}`);
-  }
-  return named;
-}
-
-/** What a getter gives, if it does nothing else. */
-function readRare(name: string, get: () => unknown): unknown {
-  if (/^(caches|localStorage|sessionStorage|on.*)$/.test(name)) return;
-  try {
-    return get.call(globalThis);
-  } catch { /* then it is nothing that we look for */ }
-}
-
-/** The functions that an object, or another function, has of its own. */
-function membersOf(owner: unknown): [string, unknown][] {
-  if (typeof owner !== "function" && (typeof owner !== "object" || !owner)) return [];
-  const valueOf = (key: string): [string, unknown] => {
-    try {
-      return [key, Object.getOwnPropertyDescriptor(owner, key)?.value];
-    } catch {
-      return [key, undefined]; // an export that has no value yet
+let globalNames: Map<unknown, string> | undefined;
+function globals(): Map<unknown, string> {
+  if (globalNames) return globalNames;
+  globalNames = new Map();
+  for (const name of Object.getOwnPropertyNames(globalThis)) {
+    if (name === "Deno") continue; // some of its functions have another name as well, see below
+    const value = Object.getOwnPropertyDescriptor(globalThis, name)?.value;
+    if (typeof value === "function") globalNames.set(value, name);
+    for (
+      const key of value && !/^(globalThis|window|self|global)$/.test(name)
+        ? Object.getOwnPropertyNames(value)
+        : []
+    ) {
+      const member = Object.getOwnPropertyDescriptor(value, key)?.value;
+      if (typeof member === "function" && !globalNames.has(member)) {
+        globalNames.set(member, `${name}.${key}`);
+      }
     }
-  };
-  return Object.getOwnPropertyNames(owner).map(valueOf).filter(([, value]) =>
-    typeof value === "function"
-  );
+  }
+  return globalNames;
 }
 
-/** The functions that the module at `url` exports, and those that it imports from elsewhere. */
-async function findFunctions(url: string): Promise<Map<unknown, string>> {
+/** Finds a global that Deno loads when it is first read, or a function of Deno's own. */
+function findRare(call: Callable): string | undefined {
+  const { name } = call;
+  const valueOf = (owner: object, key: string) =>
+    Object.hasOwn(owner, key) ? (owner as Record<string, unknown>)[key] : undefined;
+  if (valueOf(globalThis, name) === call) return name;
+  for (const owner of ["Buffer", "Response", "Deno"]) {
+    if (valueOf(Object(valueOf(globalThis, owner)), name) === call) return `${owner}.${name}`;
+  }
+}
+
+/** The functions that the module at `url` exports, and those that it imports from elsewhere, if it may. */
+async function findFunctions(
+  url: string,
+  mayImport = (_specifier: string) => true,
+): Promise<Map<unknown, string>> {
   const found = new Map<unknown, string>();
   const add = async (specifier: string) => {
     const exports = await within(1000, import(specifier)).catch(() => undefined) ?? {};
-    const named = Object.keys(exports).map((name): [string, unknown] => [name, exports[name]]);
-    for (const [name, value] of named) {
-      if (typeof value === "function") found.set(value, `${specifier}#${name}`);
-    }
-    for (const [name, value] of named) { // as static methods
-      for (const [key, member] of membersOf(value)) {
-        if (!found.has(member)) found.set(member, `${specifier}#${name}.${key}`);
-      }
+    for (const name of Object.keys(exports)) {
+      if (typeof exports[name] === "function") found.set(exports[name], `${specifier}#${name}`);
     }
   };
   const text = await Promise.resolve().then(() => system.readTextFileSync(new URL(url))).catch(() =>
     ""
   );
-  const { code, strings } = withoutStrings(text);
-  const imports = /(?:^|[;}])\s*(?:im|ex)port\b(?!\s*type\b)[^"();]*?\bfrom\s*"(\d+)"/gm;
-  for (const [, index] of code.matchAll(imports)) await add(resolve(strings[+index], url));
+  for (const specifier of importsIn(text)) {
+    const resolved = resolve(specifier, url);
+    if (mayImport(resolved)) await add(resolved);
+  }
   if (url !== system.mainModule) {
     await add(url);
     return found;
@@ -201,29 +219,32 @@ async function findFunctions(url: string): Promise<Map<unknown, string>> {
   // the main module is still being evaluated: to import it would wait for ever
   const read = asRead(text, url);
   script = { text: squash(read), words: new Set(wordsOf(read)) };
-  for (const [name, alias] of exportsIn(code, strings)) {
+  const code = text.replace(/\/\*.*?\*\/|(?<![:"'`])\/\/.*?$/gms, ""); // without comments
+  for (const [name, alias] of exportsIn(code)) {
     const kind = kindOf(name, code);
     if (kind) found.set(`${kind} ${name}`, `${url}#${alias}`);
   }
   return found;
 }
 
-/** A script without its comments, and with numbers in place of its strings. */
-function withoutStrings(text: string): { code: string; strings: string[] } {
-  const strings: string[] = [];
-  const lexemes =
-    /\/\*.*?\*\/|\/\/[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`/gs;
-  const code = text.replace(
-    lexemes,
-    (found) => found.startsWith("/") ? " " : `"${strings.push(found.slice(1, -1)) - 1}"`,
-  );
-  return { code, strings };
+/** From where a module imports, up to its first other statement: what looks like an import there may be text. */
+function importsIn(text: string): string[] {
+  const found: string[] = [];
+  const lexemes = /"[^"\n]*"|'[^'\n]*'|\/\*.*?\*\/|\/\/[^\n]*|^#![^\n]*/gs;
+  const code = text.replace(lexemes, (lexeme) => /^[/#]/.test(lexeme) ? " " : lexeme);
+  const statement =
+    /[\s;]*(?:(["'])use \w+\1|(?:im|ex)port\b\s*(type\b(?!\s*(?:,|from\b)))?([^"'()=]*?\bfrom\b)?\s*(["'])(.*?)\4(?:\s*with\s*\{[^}]*\})?)/sy;
+  for (let match; (match = statement.exec(code));) {
+    const [, , isType, from, , specifier] = match;
+    if (from && !isType) found.push(specifier);
+  }
+  return found;
 }
 
 const NAME = "[\\p{ID_Start}$_][\\p{ID_Continue}$]*";
 
 /** The names of what a script exports, and the names by which it does. */
-function exportsIn(code: string, strings: string[]): [name: string, alias: string][] {
+function exportsIn(code: string): [name: string, alias: string][] {
   const found: [string, string][] = [];
   const find = (pattern: string) => code.matchAll(new RegExp(`^\\s*export\\s*${pattern}`, "gmu"));
   const keyword = "(?:async\\s+)?(?:function\\s*\\*?|class|const|let|var)";
@@ -232,9 +253,9 @@ function exportsIn(code: string, strings: string[]): [name: string, alias: strin
   }
   for (const [, name] of find(`default\\s+(${NAME})\\s*(?:;|$)`)) found.push([name, "default"]);
   for (const [, names] of find("\\{([^}]*)\\}\\s*(?:;|$)")) {
-    const items = new RegExp(`(${NAME})(?:\\s+as\\s+(?:(${NAME})|"(\\d+)"))?`, "gu");
-    for (const [, name, alias = name, index] of names.matchAll(items)) {
-      found.push([name, index ? strings[+index] : alias]);
+    const items = new RegExp(`(${NAME})(?:\\s+as\\s+(?:(${NAME})|"([^"]*)"))?`, "gu");
+    for (const [, name, alias = name, text] of names.matchAll(items)) {
+      found.push([name, text ?? alias]);
     }
   }
   return found;

@@ -147,7 +147,8 @@ export async function runSingle(
       if (typeof callee !== "function") break;
       const prototype = Object.getOwnPropertyDescriptor(callee, "prototype");
       const mayBeClass = prototype &&
-        (!prototype.writable || Object.keys(prototype.value ?? {}).length > 0);
+        (!prototype.writable || Object.keys(Object(prototype.value)).length > 0 ||
+          Object.getPrototypeOf(Object(prototype.value)) !== Object.prototype);
       if (mayBeClass) break;
       const given = steps[index].args ?? [];
       const args: unknown[] = [];

@@ -106,8 +106,15 @@ export function explain(error: unknown, call: unknown): unknown {
 /** Classes, the built-ins that are like them (their `prototype` is fixed), and functions that give methods. */
 function isConstructor(callee: object): boolean {
   const prototype = Object.getOwnPropertyDescriptor(callee, "prototype");
-  const isClass = prototype?.writable === false || Object.keys(prototype?.value ?? {}).length > 0;
+  const isClass = prototype?.writable === false || hasMethods(prototype?.value);
   return isClass && !([String, Number, Boolean, BigInt, Symbol] as unknown[]).includes(callee);
+}
+
+/** Whether a `prototype` is that of a class as they were written before there were any. */
+function hasMethods(prototype: unknown): boolean {
+  if (!Object.hasOwn(Object(prototype), "constructor")) return false; // as of a generator
+  const isDerived = Object.getPrototypeOf(prototype) !== Object.prototype;
+  return isDerived || Object.values(prototype as object).some((item) => typeof item === "function");
 }
 
 /** Replaces the references in `$function`, which are loaded asynchronously, by the functions. */

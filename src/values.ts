@@ -178,14 +178,15 @@ function userStack(error: Error): string {
 }
 
 /** What errors hold that `Object.keys()` does not show. */
-const HIDDEN = ["cause", "errors", "error", "suppressed"];
+const hiddenIn = (name: unknown): string[] =>
+  name === "SuppressedError" ? ["cause", "error", "suppressed"] : ["cause", "errors"];
 
 /** The parts of an error; of its own properties, those that cannot be stored become text. */
 function encodeError(error: Error, place: Place): Record<string, unknown> {
   const name = error.name === "Error" ? error.constructor?.name ?? "Error" : error.name;
   const message = `${error.message}`;
   const stored: Record<string, unknown> = { name: `${name}`, message, stack: userStack(error) };
-  for (const key of new Set([...HIDDEN, ...Object.keys(error)])) {
+  for (const key of new Set([...hiddenIn(name), ...Object.keys(error)])) {
     if (Object.hasOwn(stored, key) || !Object.hasOwn(error, key)) continue;
     const item = (error as unknown as Record<string, unknown>)[key];
     try {
@@ -281,7 +282,7 @@ function decodeError({ name, message, stack, ...others }: Record<string, unknown
   // some of Bun's have methods that work only on what it has made itself
   const isUsable = type?.prototype instanceof Error && !Object.hasOwn(type.prototype, "toString");
   if (isUsable) Object.setPrototypeOf(error, type!.prototype);
-  const hidden = HIDDEN.map((key) => [key, decode(others[key])]);
+  const hidden = hiddenIn(name).map((key) => [key, decode(others[key])]);
   for (const [key, value] of [["name", name], ["stack", stack], ...hidden] as [string, unknown][]) {
     if (value === undefined || (key === "name" && value === error.name)) continue;
     Object.defineProperty(error, key, { value, configurable: true, writable: true });
@@ -296,17 +297,24 @@ export function encodeThrown(thrown: unknown): unknown {
   try {
     return encode(thrown, "errorValue");
   } catch {
-    return textOf(thrown);
+    const text = textOf(thrown);
+    return text === "[object Object]" ? describe(thrown as object) : text;
+  }
+}
+
+/** An object by its class and what it holds, or the beginning of that. */
+function describe(object: object): string {
+  try {
+    return `${object.constructor.name} ${stringify(object)}`.slice(0, 1000);
+  } catch {
+    return "[object Object]";
   }
 }
 
 function textOf(value: unknown): string {
-  let text = "[object Object]"; // without a prototype, or with a `toString` that throws
   try {
-    text = String(value);
-    if (text !== "[object Object]") return text;
-    return `${(value as object).constructor.name} ${stringify(value)}`;
+    return String(value);
   } catch {
-    return text;
+    return "[object Object]"; // without a prototype, or with a `toString` that throws
   }
 }
