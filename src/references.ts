@@ -73,7 +73,7 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
 const OWN = new URL("..", import.meta.url).href;
 const isOurs = (url: string): boolean => url === `${OWN}mod.ts` || url.startsWith(`${OWN}src/`);
 
-const loaded = { paths: new Set<string>(), functions: new Map<unknown, string>() };
+let loaded = { count: 0, functions: Promise.resolve(new Map<unknown, string>()) };
 
 /**
  * Finds what is exported by a module that Bun has loaded, or imported by one from another: of a function
@@ -82,19 +82,21 @@ const loaded = { paths: new Set<string>(), functions: new Map<unknown, string>()
 async function findLoaded(call: Callable): Promise<string | undefined> {
   const { require } = import.meta as unknown as { require?: { cache?: object } };
   const paths = Object.keys(require?.cache ?? {});
-  if (paths.length !== loaded.paths.size) {
-    const all = new Set(paths);
-    const isLoaded = (specifier: string) => all.has(pathOf(specifier));
-    for (const path of paths) {
-      const url = fileUrl(path);
-      if (loaded.paths.has(path) || path.includes("/node_modules/") || isOurs(url)) continue;
-      for (const [value, name] of await findFunctions(url, isLoaded)) {
-        if (!loaded.functions.has(value)) loaded.functions.set(value, name);
-      }
-    }
-    loaded.paths = all;
+  if (paths.length !== loaded.count) {
+    loaded = { count: paths.length, functions: functionsIn(paths) };
   }
-  return loaded.functions.get(call);
+  return (await loaded.functions).get(call);
+}
+
+async function functionsIn(paths: string[]): Promise<Map<unknown, string>> {
+  const all = new Map<unknown, string>();
+  const urls = new Set(paths.map(fileUrl));
+  for (const url of urls) {
+    if (url.includes("/node_modules/") || isOurs(url)) continue;
+    const functions = await findFunctions(url, (specifier) => urls.has(specifier));
+    for (const [value, name] of functions) if (!all.has(value)) all.set(value, name);
+  }
+  return all;
 }
 
 /** Finds a static method of a class that one of the modules exports, or imports. */
