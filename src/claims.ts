@@ -12,6 +12,7 @@ import {
   infoOf,
   link,
   move,
+  putBack,
   record,
   remove,
   settle,
@@ -205,7 +206,12 @@ export function recover(
       let text = ""; // which is read before anything moves, as that may fail
       succeeds(() => text = system.readTextFileSync(claim));
       if (!move(claim, taken)) continue; // whoever has sealed or taken it needs what was written aside
-      filed(taken, recordCrash(taken, text, maxCrashes));
+      try {
+        filed(taken, recordCrash(taken, text, maxCrashes));
+      } catch (error) { // as the disk is full: this run is not to leave what it cannot count
+        putBack(taken);
+        throw error;
+      }
     }
     remove(`${claim}+`);
   }
