@@ -22,6 +22,7 @@ import {
   fileUrl,
   fullPath,
   isBundled,
+  isSpecifier,
   LONGEST_TIMER,
   parse as parseJson,
   pathOf,
@@ -573,8 +574,7 @@ function sessionOf(input: Input): string | undefined {
 }
 
 /** Whether there may be such a module: of a file, that is looked up. */
-const mayBeModule = (specifier: string): boolean =>
-  /^[a-z][a-z+.-]+:/i.test(specifier) || exists(specifier);
+const mayBeModule = (specifier: string): boolean => isSpecifier(specifier) || exists(specifier);
 
 /** The names that the options of `run()` have here. */
 function withOptionNames(message: string): string {
@@ -1218,16 +1218,16 @@ function clean(input: Input): number {
 
 function reset(input: Input): number {
   const directory = directoryOf(input);
-  const counts = openList(directory).count();
-  const what = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ");
+  const tasks = openList(directory);
+  const what = Object.entries(tasks.count()).map(([state, n]) => `${n} ${state}`).join(", ");
   if (!isAgreed(`Remove the task list \`${directory}\` (${what})?`, input)) return 1;
   recover(directory, newOwner(), Infinity);
-  const running = openList(directory).count().running;
+  const { running } = tasks.count();
   if (running) {
-    const tasks = `${count(running, "task")} of \`${directory}\` ${running === 1 ? "is" : "are"}`;
+    const those = `${count(running, "task")} of \`${directory}\` ${running === 1 ? "is" : "are"}`;
     const fix =
       "stop that run, or, if it has died on another host, let `forrest run` take them over";
-    throw new Error(`Nothing is removed, as ${tasks} running: ${fix}`);
+    throw new Error(`Nothing is removed, as ${those} running: ${fix}`);
   }
   if (exists(`${directory}/log.txt`)) system.removeSync(`${directory}/log.txt`);
   const options = { existOk: true, preClean: false, postClean: true };

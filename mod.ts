@@ -49,6 +49,7 @@ import {
   writeTask,
 } from "./src/files.ts";
 import {
+  checkNames,
   type Items,
   type MapOptions,
   type Options,
@@ -301,8 +302,7 @@ export class TaskList<T = unknown> {
    */
   constructor(directory: string | URL, options: ListOptions = {}) {
     refuseWhileImporting();
-    const unknown = Object.keys(options).find((name) => !listOptions.includes(name));
-    if (unknown) throw new TypeError(`There is no option \`${unknown}\` of a task list`);
+    checkNames(Object.keys(options), listOptions, " of a task list");
     this.directory = fullPath(directory).replace(/(?<=.)\/$/, "");
     this.#options = options;
     const present = exists(this.directory);

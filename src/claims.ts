@@ -16,8 +16,9 @@ import {
   record,
   remove,
   settle,
+  type State,
+  stateOf,
 } from "./files.ts";
-import { type State, stateOf } from "./files.ts";
 import { errorOf, KILL, printedBy, shell } from "./processes.ts";
 import { environment, LONGEST_TIMER, succeeds, system, writeAll } from "./system.ts";
 import { encodeThrown } from "./values.ts";

@@ -296,15 +296,20 @@ export class ListPool extends Pool {
 
   /** Takes what the process of one task has told, and begins to file it. */
   take(runner: Runner, claim: string, told: Told): boolean {
-    const { text, timer } = runner.held.get(claim)!;
+    const { text } = runner.held.get(claim)!;
     this.filing.add(sealOutcome(claim, text!, outcomeOf(told), this.options.retries));
     if (this.options.mayStart) this.filing.work!.then(() => this.change()); // which has waited for it
-    clearTimeout(timer);
+    this.release(runner, claim);
+    this.change();
+    return true;
+  }
+
+  /** Takes from a runner a task that it has answered for. */
+  release(runner: Runner, claim: string): void {
+    clearTimeout(runner.held.get(claim)?.timer);
     runner.held.delete(claim);
     this.count();
     this.limit(runner);
-    this.change();
-    return true;
   }
 
   filed(batch: Sealed[]): void {
@@ -322,10 +327,7 @@ export class ListPool extends Pool {
       ? sealOf(claim) ? undefined : stateOf(this.directory, id)
       : exists(`${this.directory}/${state}/${id}.json`) && state;
     if (!found) return false;
-    clearTimeout(held.timer);
-    runner.held.delete(claim);
-    this.count();
-    this.limit(runner);
+    this.release(runner, claim);
     this.begin(runner);
     this.settled(claim, found === "done" || found === "fail" ? found : state, detail as number);
     return true;

@@ -133,12 +133,17 @@ export type Options =
 const givenOf = (options: object): Record<string, unknown> =>
   Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 
+/** Throws if one of the names is that of no option. */
+export function checkNames(names: string[], known: readonly string[], whose = ""): void {
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown) throw new TypeError(`There is no option \`${unknown}\`${whose}`);
+}
+
 const ofMap = ["processes", "concurrency", "ordered", "session", "permissions"];
 
 /** The options of a `map`, with their defaults. */
 export function withMapDefaults({ ordered, ...options }: MapOptions): Options {
-  const unknown = Object.keys(givenOf(options)).find((name) => !ofMap.includes(name));
-  if (unknown) throw new TypeError(`There is no option \`${unknown}\` of \`map\``);
+  checkNames(Object.keys(givenOf(options)), ofMap, " of `map`");
   return { ...withDefaults({ ...options, tasksPerProcess: Infinity }, 0), ordered };
 }
 
@@ -158,9 +163,7 @@ export function withDefaults(options: RunOptions, fewestProcesses = 1): Options 
     permissions: options.permissions ??
       (options.processes === 0 ? ["--allow-all"] : allPermissions()),
   };
-  const isKnown = (name: string) => name in checked || optional.includes(name as Optional);
-  const unknown = Object.keys(given).find((name) => !isKnown(name));
-  if (unknown) throw new TypeError(`There is no option \`${unknown}\``);
+  checkNames(Object.keys(given), [...Object.keys(checked), ...optional]);
   if (options.signal && !(options.signal instanceof AbortSignal)) {
     throw new TypeError("Expected `signal` to be an AbortSignal");
   }

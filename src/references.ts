@@ -52,9 +52,9 @@ async function findReference(call: Callable, stack: string): Promise<Reference> 
     const found = functions.get(call) ?? (isMain && functions.get(declarationOf(call)));
     if (found) return found;
   }
-  const source = Function.prototype.toString.call(call);
   const late = call.name ? await findLoaded(call) ?? findRare(call) : undefined;
   if (late) return late;
+  const source = Function.prototype.toString.call(call);
   try {
     compile(source);
   } catch {

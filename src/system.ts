@@ -28,9 +28,12 @@ export const [race, all]: [typeof Promise.race, typeof Promise.all] = [
 export const isBundled = !/\/src\/system\.[jt]s$/.test(import.meta.url) ||
   !!(system.build as { standalone?: boolean }).standalone;
 
+/** Whether a text is a specifier of a module other than a path, such as a URL. */
+export const isSpecifier = (text: string): boolean => /^[a-z][a-z+.-]+:/i.test(text);
+
 /** The URL of a path; an absolute URL or another specifier stays as it is. */
 export function fileUrl(path: string): string {
-  if (path.startsWith("file:") || /^[a-z][a-z+.-]+:/i.test(path)) return path;
+  if (isSpecifier(path)) return path;
   const url = new URL("file:///");
   const isAbsolute = /^([A-Z]:)?[\\/]/i.test(path);
   const full = isAbsolute ? path : `${system.cwd()}/${path}`;
