@@ -12,9 +12,9 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { command, TaskList } from "./mod.ts";
+import { command, TaskList } from "./library.ts";
 
-const root = dirname(fileURLToPath(import.meta.url));
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const isDeno = "Deno" in globalThis;
 const LEASE = 3; // seconds without a sign of life after which the claims of another host are taken
 
@@ -774,7 +774,7 @@ testIf(
     const check = (file: string) =>
       spawnSync(
         process.execPath,
-        ["run", "-A", "--no-lock", `${root}/testdata/cluster/check_kubernetes.ts`, file],
+        ["run", "-A", "--no-lock", `${root}/tests/fixtures/cluster/check_kubernetes.ts`, file],
         { encoding: "utf8", env: { ...process.env, NO_COLOR: "1" } },
       );
     const example = `${root}/examples/kubernetes.yaml`;
