@@ -101,7 +101,9 @@ function start(
     child.on("error", reject);
     child.on("exit", (code, signal) => {
       clearTimeout(timer);
-      setTimeout(() => resolve({ code, signal, output }), 5); // what it printed last comes later
+      const end = () => resolve({ code, signal, output });
+      child.on("close", end); // what it printed last comes later
+      setTimeout(end, signal ? 5 : 2000); // but what it has left may hold its output open
     });
   });
   ended.catch(() => {}); // whoever awaits it gets the error

@@ -41,15 +41,22 @@ for (const options of [{}, { ordered: false }, { processes: 0 }, { concurrency: 
     let taken = 0;
     for await (const _ of map((x: number) => x + 1, endless(), { processes: 2, ...options })) {
       if (++taken === 5) { // a consumer who takes no more
-        await new Promise((resolve) => setTimeout(resolve, 200));
-        const before = read;
-        await new Promise((resolve) => setTimeout(resolve, 300));
-        assert.equal(read, before);
+        await standsStill(() => read);
       }
       if (taken === 50) break;
     }
     assert.ok(read < 5000, `${read} items were read for 50 results`);
     await until(() => ended);
+  });
+}
+
+/** Waits until a number has stayed the same for some time, which what grows without end never does. */
+async function standsStill(count: () => number): Promise<void> {
+  let [before, times] = [count(), 0];
+  await until(() => {
+    times = count() === before ? times + 1 : 0;
+    before = count();
+    return times === 30;
   });
 }
 
@@ -162,16 +169,13 @@ test("map() holds as many calls in one process as `concurrency` says", async () 
 });
 
 test("map() shares out the last calls of an array, which may be slow", async () => {
-  const slowOnes = async (number: number) => {
-    if (number >= 4000) await new Promise((resolve) => setTimeout(resolve, 200));
-    return number >= 4000 ? globalThis.process?.pid ?? Deno.pid : 0;
-  };
-  const calls = new Map<number, number>();
-  const numbers = Array.from({ length: 4020 }, (_, number) => number);
-  for await (const pid of map(slowOnes, numbers, { processes: 2 })) {
-    calls.set(pid, (calls.get(pid) ?? 0) + 1);
-  }
-  calls.delete(0);
+  using folder = temporary();
+  mkdirSync(folder.file("meeting"));
+  const calls = new Map<string, number>();
+  const folders = [...Array(4000).fill(""), ...Array(20).fill(folder.file("meeting"))];
+  const slowOnes = map(fixture.sleepWithOthers, folders, Array(4020).fill(2), { processes: 2 });
+  for await (const pid of slowOnes) calls.set(pid, (calls.get(pid) ?? 0) + 1);
+  calls.delete("");
   assert.ok(Math.min(...calls.values()) > 5 && calls.size === 2, `${[...calls.values()]}`);
 });
 

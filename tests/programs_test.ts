@@ -97,7 +97,7 @@ test("command() finds its standard input empty, and ends with its task", async (
   const script = `echo $$ > ${folder.file("pid")}; trap "" TERM; while :; do sleep 0.1; done`;
   const task = await outcomeOf(command([script], { shell: true }), { autokill: 1.5 });
   assert.equal((task.errorValue as Error).name, "TimeoutError");
-  await until(() => !isRunning(folder.read("pid")), 1);
+  await until(() => !isRunning(folder.read("pid")));
 });
 
 test("a program that was written by hand must be words", async () => {

@@ -66,12 +66,14 @@ test("thousands of waiting calls need few processes", async () => {
 });
 
 test("many network calls at once: slow, failing and hanging ones do not hold up the others", async () => {
+  let [answered, answerSlowOne] = [0, () => {}];
   const server = createServer((request, response) => {
     const answer = (status: number) => response.writeHead(status).end(request.url);
     if (request.url === "/hang") return;
-    if (request.url === "/fail") answer(500);
-    else if (request.url === "/slow") setTimeout(answer, 200, 200);
-    else answer(200);
+    if (request.url === "/slow") answerSlowOne = () => answer(200);
+    else answer(request.url === "/fail" ? 500 : 200);
+    if (request.url !== "/slow") answered++;
+    if (answered === 41) answerSlowOne(); // last of all
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   using folder = temporary();
@@ -156,8 +158,11 @@ test("a module that throws is evaluated once", async () => {
 test("the last tasks are shared among kept processes, though those before were quick", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
+  mkdirSync(folder.file("meeting"));
   for (let i = 0; i < 2000; i++) tasks.schedule(i);
-  for (let i = 0; i < 16; i++) tasks.schedule(defer(fixture.sleepAndTell, 100));
+  for (let i = 0; i < 16; i++) {
+    tasks.schedule(defer(fixture.sleepWithOthers, folder.file("meeting"), 2));
+  }
   const pids: unknown[] = [];
   for await (const { returnValue } of tasks.run({ processes: 2, tasksPerProcess: Infinity })) {
     if (typeof returnValue === "string") pids.push(returnValue);

@@ -1,6 +1,7 @@
 /** Scheduling: ids, schedules that nobody awaits, the same again. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { readdirSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { identity } from "./fixtures/tasks.ts";
 import { runProgram, temporary, test, until, writeProgram } from "./helpers.ts";
@@ -94,19 +95,24 @@ test("the same ids scheduled by several programs at once are scheduled once", as
   using folder = temporary();
   const [file, args, options] = writeProgram(
     folder,
-    `const tasks = new TaskList("list", { existOk: true, preClean: false });
-     await new Promise((resolve) => setTimeout(resolve, Number(process.argv[2]) - Date.now()));
+    `import { existsSync, writeFileSync } from "node:fs";
+     const tasks = new TaskList("list", { existOk: true, preClean: false });
+     writeFileSync(\`ready-\${process.pid}\`, "");
+     while (!existsSync("go")) await new Promise((resolve) => setTimeout(resolve, 1));
      for (let id = 0; id < 200; id++) {
        if ((await tasks.schedule(process.pid, { id: \`\${id}\` })).scheduled) console.log(id);
      }`,
   );
-  const start = `${Date.now() + 1000}`; // for all of them
-  const printed = await Promise.all(Array.from({ length: 4 }, async () => {
-    const program = spawn(file, [...args, start], options);
+  const programs = Array.from({ length: 4 }, async () => {
+    const program = spawn(file, args, options);
     let text = "";
     for await (const chunk of program.stdout) text += chunk;
     return text.split("\n").filter(Boolean);
-  }));
+  });
+  const ready = () => readdirSync(folder.file("")).filter((name) => name.startsWith("ready-"));
+  await until(() => ready().length === 4);
+  folder.write("go", ""); // for all of them
+  const printed = await Promise.all(programs);
   assert.equal(printed.flat().length, 200);
   assert.equal(new Set(printed.flat()).size, 200);
 });

@@ -95,13 +95,13 @@ test("a program that exits while it runs tasks puts them back, and leaves nothin
 
 for (const ownGroup of [false, true]) {
   const where = ownGroup ? "has left its process group" : "ignores SIGTERM";
-  test(`autokill ends a child that ${where} within a second`, async () => {
+  test(`autokill ends a child that ${where}`, async () => {
     using folder = temporary();
     const tasks = new TaskList(folder.file("list"));
     tasks.schedule(defer(fixture.hangWithChild, folder.file("pid"), ownGroup));
     const [task] = await Array.fromAsync(tasks.run({ autokill: 1.5 }));
     assert.equal((task.errorValue as Error).name, "TimeoutError");
-    await until(() => !isRunning(folder.read("pid")), 1);
+    await until(() => !isRunning(folder.read("pid")));
     assert.deepEqual(tasks.count(), { todo: 0, running: 0, done: 0, fail: 1 });
   });
 }
@@ -187,10 +187,11 @@ test("a run under `nohup` does not end by SIGHUP", async () => {
   const [program, args, options] = writeProgram(
     folder,
     `const tasks = new TaskList("list");
-     tasks.schedule(defer(async (file: string) => {
-       await (await import("node:fs/promises")).writeFile(file, "");
-       await new Promise((resolve) => setTimeout(resolve, 1000));
-     }, "${folder.file("begun")}"));
+     tasks.schedule(defer(async (folder: string) => {
+       const { existsSync, writeFileSync } = await import("node:fs");
+       writeFileSync(folder + "/begun", "");
+       while (!existsSync(folder + "/go")) await new Promise((resolve) => setTimeout(resolve, 10));
+     }, "${folder.file("")}"));
      for await (const { state } of tasks.run()) console.log(state);`,
   );
   const script = `trap "" HUP; exec "$0" "$@"`;
@@ -198,6 +199,7 @@ test("a run under `nohup` does not end by SIGHUP", async () => {
   const output = Array.fromAsync(child.stdout!.setEncoding("utf8"));
   await until(() => existsSync(folder.file("begun")));
   child.kill("SIGHUP");
+  folder.write("go", "");
   assert.equal((await output).join(""), "done\n");
 });
 
@@ -229,16 +231,15 @@ test("an outcome that cannot be filed ends the run with the reason, and loses no
 
 test("a run that is left does not wait for retries", () => {
   using folder = temporary();
-  const begin = Date.now();
-  runProgram(
+  const { code } = runProgram(
     folder,
     `import { unlucky } from "./tasks.ts";
      const tasks = new TaskList("list");
      for (const item of [0, 1]) tasks.schedule(defer(unlucky, item));
-     for await (const _ of tasks.run({ processes: 1, retries: 3, retryDelay: 30 })) break;`,
+     for await (const _ of tasks.run({ processes: 1, retries: 3, retryDelay: 3600 })) break;`,
     {
       "tasks.ts": `export const unlucky = (item: number) => { if (!item) throw new Error("0"); };`,
     },
   );
-  assert.ok(Date.now() - begin < 25_000);
+  assert.equal(code, 0, "it waits");
 });
