@@ -240,7 +240,7 @@ export function commandOf(pid: number): string {
   }
 }
 
-export async function allGone(mark: string, seconds = 8): Promise<void> {
+export async function allGone(mark: string, seconds = 20): Promise<void> {
   for (const end = Date.now() + seconds * 1000; survivors(mark).length; await pause(50)) {
     if (Date.now() < end) continue;
     const left = survivors(mark);

@@ -114,7 +114,7 @@ for (const [where, options] of ways) {
         };
         await newList({ a: ["note", notes, "a"], ...calls }, directory);
         try {
-          const host = startHost("run", directory, { processes: 1, ...options }, { deadline: 20 });
+          const host = startHost("run", directory, { processes: 1, ...options });
           const seen = await host.finished();
           const wanted = error ? { fail: ["bad"], done: [] } : { fail: [], done: ["bad"] };
           assert.deepEqual(idsIn(directory, "fail"), wanted.fail);

@@ -71,7 +71,7 @@ check(
     for (const tasksPerProcess of [1, 10]) {
       const [directory, host] = await startStubborn({ autokill: 1.5, tasksPerProcess }, mark);
       const seen = (await host.finished()).filter(({ id }) => id);
-      await allGone(mark, 3);
+      await allGone(mark);
       assert.deepEqual(idsIn(directory, "fail"), Object.keys(stubborn).sort());
       for (const { name, error } of seen) {
         assert.equal(name, "TimeoutError");
@@ -136,7 +136,7 @@ check("what a task leaves running ends with it", noProc, async () => {
       env: { FORREST_MARK: mark },
     });
     await host.finished();
-    await allGone(mark, 3);
+    await allGone(mark);
     assertAllDone(directory, ["a", "b", "c"]);
   }
 });

@@ -31,7 +31,7 @@ for (const signal of Object.keys(signals)) {
       host.kill(signal);
       const { signal: by } = await host.ended;
       assert.equal(by, signal);
-      await allGone(mark, 3);
+      await allGone(mark);
       assertLegal(directory);
       assert.deepEqual(idsIn(directory, "todo"), Object.keys(stubborn).sort());
       for (const id of idsIn(directory, "todo")) {
@@ -80,7 +80,7 @@ check(
         const handled = host.seen().filter((event) => event.handler);
         assert.deepEqual(handled, [{ handler: signal }], `${handler} on ${signal}`);
         assert.equal(by ?? code, handler === "exit" ? 7 : 0, `${handler} on ${signal}`);
-        await allGone(mark, 3);
+        await allGone(mark);
         assertLegal(directory);
         assert.deepEqual(idsIn(directory, "todo"), Object.keys(stubborn).sort());
       }
