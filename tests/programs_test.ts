@@ -85,7 +85,7 @@ test("a program that is killed holds up nothing, whoever has its output open", a
   const stay = "exec setsid env -i sh -c 'echo $$ > $0; exec sleep 20' $0"; // without our marks
   const tasks = new TaskList(folder.file("list"));
   tasks.schedule(command(["sh", "-c", `${stay} & sleep 100`, folder.file("pid")]));
-  const [task] = await Array.fromAsync(tasks.run({ autokill: 1 }));
+  const [task] = await Array.fromAsync(tasks.run({ autokill: 3 }));
   assert.equal((task.errorValue as Error).name, "TimeoutError");
   assert.ok(isRunning(folder.read("pid")));
   process.kill(Number(folder.read("pid")));
@@ -95,7 +95,7 @@ test("command() finds its standard input empty, and ends with its task", async (
   assert.equal(await resultOf(command(["cat"])), "");
   using folder = temporary();
   const script = `echo $$ > ${folder.file("pid")}; trap "" TERM; while :; do sleep 0.1; done`;
-  const task = await outcomeOf(command([script], { shell: true }), { autokill: 1.5 });
+  const task = await outcomeOf(command([script], { shell: true }), { autokill: 3 });
   assert.equal((task.errorValue as Error).name, "TimeoutError");
   await until(() => !isRunning(folder.read("pid")));
 });

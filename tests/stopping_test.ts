@@ -99,7 +99,7 @@ for (const ownGroup of [false, true]) {
     using folder = temporary();
     const tasks = new TaskList(folder.file("list"));
     tasks.schedule(defer(fixture.hangWithChild, folder.file("pid"), ownGroup));
-    const [task] = await Array.fromAsync(tasks.run({ autokill: 1.5 }));
+    const [task] = await Array.fromAsync(tasks.run({ autokill: 3 }));
     assert.equal((task.errorValue as Error).name, "TimeoutError");
     await until(() => !isRunning(folder.read("pid")));
     assert.deepEqual(tasks.count(), { todo: 0, running: 0, done: 0, fail: 1 });
