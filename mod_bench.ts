@@ -17,7 +17,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { command, defer, map, TaskList } from "./mod.ts";
 import { decode, encode } from "./src/values.ts";
-import { compute, noop, wait } from "./testdata/bench.ts";
+import { compute, noop, wait } from "./tests/fixtures/bench.ts";
 
 const runtime = globalThis.Deno ? "Deno" : "Bun";
 const prefix = globalThis.Deno ? [process.execPath, "run", "-A"] : [process.execPath];
@@ -159,7 +159,7 @@ if (isWanted("values")) {
 if (isWanted("fresh processes")) {
   const count = 400;
   // beside the task module, so that both find the same configuration
-  const empty = fileURLToPath(new URL("./testdata/empty.ts", import.meta.url));
+  const empty = fileURLToPath(new URL("./tests/fixtures/empty.ts", import.meta.url));
   const input = "x\n".repeat(count);
   const lists = await Promise.all(Array.from({ length: 3 }, () => listOf(count)));
   await quiet();

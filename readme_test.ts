@@ -216,7 +216,9 @@ test("the README's tables name every option, with its default", () => {
 });
 
 test("the README names a test or an example for each feature of the Python systems", () => {
-  const tests = readdirSync(project).filter((name) => name.endsWith("_test.ts"));
+  const tests = ["", "tests/"].flatMap((folder) =>
+    readdirSync(join(project, folder)).map((name) => `${folder}${name}`)
+  ).filter((name) => name.endsWith("_test.ts"));
   const names = tests.map((name) => readFileSync(join(project, name), "utf8")).join("\n");
   for (const system of ["RunForrest", "tasks.py", "pylo", "ezq"]) {
     const rows = rowsOf(system);

@@ -1,6 +1,8 @@
 /**
  * Runs every check, and every test on both runtimes: `deno task test [PART OF A FILE NAME ...]`.
  *
+ * With `--quick` (`deno task test:quick`), it is some checks, and the specification on Deno.
+ *
  * The tests find the programs of the two runtimes in `FORREST_DENO` and `FORREST_BUN`. Bun is taken
  * from the npm registry, so that Deno is all that has to be there.
  */
@@ -66,9 +68,10 @@ function whatFailed(output: string): string[] {
 }
 
 async function check(...args: string[]): Promise<void> {
+  const what = `deno ${args.join(" ")}`;
+  console.log(`${what} ...`);
   const { success, output, seconds } = await run(Deno.execPath(), args);
-  const outcome = { passed: Number(success), failed: Number(!success), skipped: 0 };
-  report(`deno ${args.join(" ")}`, outcome, seconds, output);
+  report(what, { passed: Number(success), failed: Number(!success), skipped: 0 }, seconds, output);
 }
 
 /** Reads the last summary that the test runner printed; one that ends badly has a failure at least. */
@@ -83,51 +86,75 @@ function outcomeOf(success: boolean, output: string): Outcome {
   return outcome;
 }
 
-/** Real processes on a busy machine can be late: a file that fails is shown, and tried once more. */
-async function test(name: string, program: string, args: string[], env: Record<string, string>) {
-  let { success, output, seconds } = await run(program, args, env);
-  if (outcomeOf(success, output).failed) {
-    console.log(`${whatFailed(output).slice(-150).join("\n")}\n${name} failed: once more`);
-    ({ success, output, seconds } = await run(program, args, env));
+interface Runtime {
+  name: string;
+  /** What runs a test file, before its name. */
+  command: string[];
+  /** The files that are still to be run, in order. */
+  files: string[];
+  /** What is run now. */
+  current?: { file: string; ended: Promise<void> };
+}
+
+async function test({ name, command: [program, ...args] }: Runtime, file: string): Promise<void> {
+  const what = `${name} ${file}`;
+  console.log(`${what} ...`);
+  const { success, output, seconds } = await run(program, [...args, `./${file}`], env);
+  report(what, outcomeOf(success, output), seconds, output);
+}
+
+/** Runs the files of a runtime, but none while the other does: it may need a port for itself. */
+async function testAll(runtime: Runtime, other: Runtime): Promise<void> {
+  const { files } = runtime;
+  while (files.length > 0) {
+    const next = files.findIndex((file) => file !== other.current?.file);
+    if (next < 0) {
+      await other.current?.ended;
+      continue;
+    }
+    const [file] = files.splice(next, 1);
+    runtime.current = { file, ended: test(runtime, file) };
+    await runtime.current.ended;
+    runtime.current = undefined;
   }
-  report(name, outcomeOf(success, output), seconds, output);
+}
+
+/** The test files that lie in a folder. */
+function testsIn(folder: string): string[] {
+  const names = [...Deno.readDirSync(`./${folder}`)].map(({ name }) => `${folder}${name}`);
+  return names.filter((name) => name.endsWith("_test.ts")).sort();
 }
 
 Deno.chdir(new URL("..", import.meta.url));
-const [deno, bun] = [Deno.execPath(), await findBun()];
-const env = { FORREST_DENO: deno, FORREST_BUN: bun };
-const installed = await run(bun, ["install", "--no-save", "--silent"]);
-if (!installed.success) throw new Error(`Cannot install the packages for Bun: ${installed.output}`);
+const parts = Deno.args.filter((word) => word !== "--quick");
+const isQuick = Deno.args.includes("--quick");
+const isChosen = (name: string) => parts.length === 0 || parts.some((part) => name.includes(part));
+const files = (isQuick ? ["mod_test.ts"] : [...testsIn(""), ...testsIn("tests/")]).filter(isChosen);
+if (files.length === 0) throw new Error(`No test file has ${parts.join(" or ")} in its name`);
 
-const isChosen = (name: string) =>
-  Deno.args.length === 0 || Deno.args.some((part) => name.includes(part));
-const names = [...Deno.readDirSync(".")].map(({ name }) => name).sort();
-const tests = names.filter((name) => name.endsWith("_test.ts") && isChosen(name));
+const env: Record<string, string> = { FORREST_DENO: Deno.execPath() };
+const deno: Runtime = { name: "deno", command: [Deno.execPath(), "test", "-A"], files };
+const bun: Runtime = { name: "bun", command: [], files: [] };
+if (!isQuick) {
+  env.FORREST_BUN = await findBun();
+  const { success, output } = await run(env.FORREST_BUN, ["install", "--no-save", "--silent"]);
+  if (!success) throw new Error(`Cannot install the packages for Bun: ${output}`);
+  bun.command = [env.FORREST_BUN, "test", "--timeout", `${MINUTES * 60_000}`];
+  bun.files = files.toReversed();
+}
 
-if (Deno.args.length === 0) {
+if (parts.length === 0) {
   await check("fmt", "--check");
   await check("lint");
   await check("check");
+}
+if (parts.length === 0 && !isQuick) {
   await check("doc", "--lint", "mod.ts");
   await check("publish", "--dry-run", "--allow-dirty");
 }
-// Tests wait more than they compute, so both runtimes go through the files at once, from both ends;
-// never both through the same file, as it may need a port or a program for itself.
-const inUse = new Map<string, Promise<void>>();
-async function testAll(program: string, command: string, args: string[], names: string[]) {
-  for (const name of names) {
-    const other = inUse.get(name);
-    if (other) await other;
-    const tested = test(`${command} ${name}`, program, [...args, `./${name}`], env);
-    inUse.set(name, tested);
-    await tested;
-  }
-}
-const patience = ["--timeout", `${MINUTES * 60_000}`];
-await Promise.all([
-  testAll(deno, "deno test -A", ["test", "-A"], tests),
-  testAll(bun, "bun test", ["test", ...patience], tests.toReversed()),
-]);
+
+// Tests wait more than they compute, so both runtimes go through the files at once, from both ends.
+await Promise.all([testAll(deno, bun), testAll(bun, deno)]);
 
 if (total.skipped) console.log(`${total.skipped} skipped`);
 console.log(`${total.passed} passed, ${total.failed} failed`);

@@ -12,9 +12,9 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { command, TaskList } from "./mod.ts";
+import { command, TaskList } from "./library.ts";
 
-const root = dirname(fileURLToPath(import.meta.url));
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const isDeno = "Deno" in globalThis;
 const LEASE = 3; // seconds without a sign of life after which the claims of another host are taken
 
@@ -315,7 +315,9 @@ testIf(
   "two hosts drain one list, and each task runs once",
   () =>
     inFolder(async (folder) => {
-      const list = await makeList(folder, 20, () => "sleep 0.3");
+      const begun = ["alpha", "beta"].map((name) => `grep -q ${name} '${folder}/journal'`);
+      const script = `until ${begun.join(" && ")}; do sleep 0.1; done`;
+      const list = await makeList(folder, 20, () => script);
       const hosts = ["alpha", "beta"].map((name) => startHost(folder, name, run()));
       for (const host of hosts) assert.equal(await host.code, 0, host.output());
       assert.deepEqual(atRest(list, 20), { todo: 0, done: 20, fail: 0 });
@@ -332,13 +334,15 @@ testIf(
   "a host with nothing left to do does not wait for the tasks of a living one",
   () =>
     inFolder(async (folder) => {
-      const list = await makeList(folder, 1, () => `sleep ${LEASE * 2 + 2}`);
+      const script = `until [ -e '${folder}/go' ]; do sleep 0.1; done`;
+      const list = await makeList(folder, 1, () => script);
       const alpha = startHost(folder, "alpha", run());
       await until("alpha's claim", () => claimedBy(list, "alpha") === 1, alpha);
       const beta = startHost(folder, "beta", run());
       assert.equal(await beta.code, 0, beta.output());
       assert.equal(alpha.ended, false);
       assert.equal(claimedBy(list, "alpha"), 1);
+      fs.writeFileSync(`${folder}/go`, "");
       assert.equal(await alpha.code, 0, alpha.output());
       assert.deepEqual(atRest(list, 1), { todo: 0, done: 1, fail: 0 });
       assert.equal(journal(folder).length, 1);
@@ -774,7 +778,7 @@ testIf(
     const check = (file: string) =>
       spawnSync(
         process.execPath,
-        ["run", "-A", "--no-lock", `${root}/testdata/cluster/check_kubernetes.ts`, file],
+        ["run", "-A", "--no-lock", `${root}/tests/fixtures/cluster/check_kubernetes.ts`, file],
         { encoding: "utf8", env: { ...process.env, NO_COLOR: "1" } },
       );
     const example = `${root}/examples/kubernetes.yaml`;

@@ -1,0 +1,269 @@
+/** Which function is it? */
+import assert from "node:assert/strict";
+import * as fixture from "./fixtures/tasks.ts";
+import { add } from "./fixtures/tasks.ts";
+import { outcomeOf, resultOf, runProgram, temporary, test } from "./helpers.ts";
+import { defer, module, TaskList } from "./library.ts";
+
+test("a local function is stored as its text even if a text that is exported has its name", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { TaskList } from "${module}";
+     import { schedule } from "./library.ts";
+     const tasks = new TaskList("list");
+     schedule(tasks);
+     for await (const task of tasks.run()) console.log(task.errorValue ?? task.returnValue);`,
+    {
+      "library.ts": `import { defer, type TaskList } from "${module}";
+        export const label = "local";
+        const local = (x: number) => x * 2;
+        export const schedule = (tasks: TaskList) => tasks.schedule(defer(local, 21));`,
+    },
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "42\n");
+});
+
+test("functions whose text cannot stand alone are refused", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const object = {
+    method() {
+      return 1;
+    },
+    async *generator() {
+      yield 1;
+    },
+  };
+  const calls: [string, () => unknown][] = [
+    ["bound", add.bind(null, 1, 2)],
+    ["native", "text".toUpperCase],
+    ["a method", object.method],
+    ["a generator method", object.generator],
+    ["bound and a global", Math.max.bind(Math)],
+  ];
+  for (const [name, call] of calls) {
+    await assert.rejects(
+      tasks.schedule(defer(call)),
+      { name: "TypeError", message: /^Cannot schedule the function .*arrow function.*export/ },
+      name,
+    );
+  }
+});
+
+test("the free variables of a text function that is awaited give the same error", async () => {
+  const factor = Number("3");
+  const task = await outcomeOf(defer(async (x: number) => (await x) * factor, 2));
+  assert.match((task.errorValue as Error).message, /factor.*import\.meta\.main/s);
+});
+
+test("a text function that assigns to a free variable gives the same error", async () => {
+  let calls = 0;
+  const task = await outcomeOf(defer((x: number) => calls = x, 2));
+  assert.match(`${task.errorValue}`, /calls.*import\.meta\.main/s);
+  assert.equal(calls, 0);
+});
+
+test("an unguarded main script that maps gives one clear error, not a storm of processes", () => {
+  using folder = temporary();
+  const { stdout, stderr, code } = runProgram(
+    folder,
+    `import { appendFileSync, readFileSync } from "node:fs";
+     appendFileSync("starts", "started\\n");
+     if (readFileSync("starts", "utf8").length > 80) process.exit(7); // it is a storm
+     export function double(x: number) { return x * 2; }
+     for await (const y of map(double, [1, 2], { processes: 1 })) console.log(y);`,
+  );
+  assert.equal(folder.lines("starts").length, 2);
+  assert.match(stderr, /import\.meta\.main/);
+  assert.equal(stdout, "");
+  assert.notEqual(code, 0);
+});
+
+test("a function that is no export of its module gives an error that lists what is", async () => {
+  const task = await outcomeOf(defer(new URL("./fixtures/session.ts#lost", import.meta.url)));
+  assert.ok(task.errorValue instanceof TypeError);
+  assert.match(task.errorValue.message, /#lost` is not a function.*factor.*shout/);
+});
+
+test("a module that is not there gives an error with its name", async () => {
+  const task = await outcomeOf(defer(new URL("./fixtures/lost.ts#run", import.meta.url)));
+  assert.match((task.errorValue as Error).message, /lost\.ts/);
+});
+
+test("functions are found where `defer` is called, however they came there", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `/* This was once here:
+     import { old } from "./old.ts";
+     */
+     import {
+       Image, // not (only) a "class"
+       routes, twice,
+     } from "./tools.ts";
+     import{squeezed}from"./squeezed.ts";
+     import * as pages from "./pages.ts";
+     const text = \`
+     import { old } from "./old.ts";
+     \`;
+     const backtick = /\`/g; // does not begin a text
+     const factor = 7;
+     export function größe(x: number) { return x * factor; }
+     const hidden = (x: number) => x * factor * 2;
+     export { hidden as "a name" };
+     if (import.meta.main) {
+       const tasks = new TaskList("list");
+       await tasks.schedule(defer([
+         defer(Image.open, 1), defer(twice, 2), defer(routes.twice, 2), defer(squeezed, 3), defer(größe, 1), defer(hidden, 1),
+         pages.page("a & b"), pages.pages(["a & b"]),
+       ]));
+       for await (const { errorValue, returnValue } of tasks.run()) console.log(errorValue ?? \`\${returnValue}\`);
+     }`,
+    {
+      "old.ts": "console.log('the old module runs');",
+      "tools.ts": `const factor = 3;
+        export class Image { static open(x: number) { return x * factor; } }
+        export const twice = (x: number) => x * 2 * factor;
+        // of which a task would find what is declared here, and not what is there now: so its text is stored
+        export const routes = { twice: (_: number) => 0 };
+        routes.twice = (x: number) => x * 2;
+        Object.defineProperty(globalThis, "db", { get: () => console.log("a getter runs") });`,
+      "squeezed.ts": "const factor = 5; export const squeezed = (x: number) => x * factor;",
+      // in strict code, Bun leaves no frame for a function that ends with a call
+      "pages.ts": `import { defer } from "${module}";
+        const escape = (text: string) => text.replaceAll("&", "&amp;");
+        const render = (text: string) => "<" + escape(text) + ">";
+        const each = (texts: string[], call: (text: string) => string) => texts.map(call);
+        export { each, render };
+        export function page(text: string) { return defer(render, text); }
+        export function pages(texts: string[]) { return defer(each, texts, render); }`,
+    },
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "3,12,4,15,7,14,<a &amp; b>,<a &amp; b>\n");
+});
+
+test("globals that a runtime loads late are stored by their names", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const tasks = new TaskList("list");
+     for (const call of [atob, TextDecoder, Buffer.byteLength, Response.json]) await tasks.schedule(defer(call, "YQ=="));
+     for await (const { steps } of tasks.todoTasks()) console.log(steps[0].call);`,
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "atob\nTextDecoder\nBuffer.byteLength\nResponse.json\n");
+});
+
+test("a function that gives methods to what it makes is a constructor", async () => {
+  const Counter = fixture.Counter as unknown as new (count: number) => { next(): number };
+  assert.equal(await resultOf(defer(Counter, 41).next()), 42);
+  assert.equal(await resultOf(defer((counter) => counter.next(), defer(Counter, 41))), 42);
+});
+
+test("a function that another module hides is not taken for an export with its name", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { handlers } from "./handlers.ts";
+     const LABEL = "main " + "crop ";
+     export const crop = (x: number): string => LABEL + "of " + "main " + x;
+     if (import.meta.main) {
+       for (const task of [defer(handlers.crop, 1), defer(crop, 2)]) {
+         const tasks = new TaskList("list", { existOk: true });
+         tasks.schedule(task);
+         for await (const { returnValue, errorValue } of tasks.run()) console.log(returnValue ?? errorValue);
+       }
+     }`,
+    { "handlers.ts": `export const handlers = { crop: (x: number) => "handlers.crop " + x };` },
+  );
+  assert.equal(stderr, "");
+  assert.deepEqual(stdout.trim().split("\n"), ["handlers.crop 1", "main crop of main 2"]);
+});
+
+test("an exported function of a script is found, however the runtime prints it again", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const pad = (...texts: string[]) => texts.join("|");
+     enum Size { Small = "s" }
+     export function report(name: string) {
+       return pad(
+         "first line, which is long enough that the formatter breaks this call\\n",
+         "second",
+         "é",
+         Size.Small,
+         name,
+       );
+     }
+     export function broken(text: string) { return pad("a\\n",text   ,"it's",'b') }
+     const named = (x: number) => pad("named", \`\${x}\`);
+     export default named;
+     if (import.meta.main) {
+       for (const task of [defer(report, "x"), defer(broken, "y"), defer(named, 1)]) {
+         const tasks = new TaskList("list", { existOk: true });
+         tasks.schedule(task);
+         for await (const { returnValue, errorValue } of tasks.run()) {
+           console.log(JSON.stringify(returnValue ?? \`\${errorValue}\`));
+         }
+       }
+     }`,
+  );
+  assert.equal(stderr, "");
+  assert.deepEqual(stdout.trim().split("\n").map((line) => JSON.parse(line)), [
+    "first line, which is long enough that the formatter breaks this call\n|second|é|s|x",
+    "a\n|y|it's|b",
+    "named|1",
+  ]);
+});
+
+test("several imports may stand in one line", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `/* one line */ import { defer, TaskList } from "${module}"; import { seven } from "./seven.ts";
+     const tasks = new TaskList("list");
+     tasks.schedule(defer(seven));
+     for await (const { returnValue, errorValue } of tasks.run()) console.log(returnValue ?? errorValue);`,
+    { "seven.ts": "const digits = [7];\nexport const seven = () => digits[0];" },
+  );
+  assert.deepEqual([stdout, stderr], ["7\n", ""]);
+});
+
+test("a session may have a default export, and names that are no variables", async () => {
+  using folder = temporary();
+  const path = folder.write(
+    "session.ts",
+    `export const factor = 6; const odd = 1; export { odd as "an odd name" }; export default 3;`,
+  );
+  const call = new Function("return (x) => x * factor")() as (x: number) => number;
+  assert.equal(await resultOf(defer(call, 7), { session: path }), 42);
+});
+
+test("a function of the main script is not taken for an export that has its name", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `/* as the function parse, const over = 1 */ // or a function parse
+     export function parse(text: string) { return "export " + text; }
+     export const read = (text: string) => "export " + text;
+     export function* count() { yield 1; }
+     export function over(a: number): string;
+     export function over(a: string): string;
+     export function over(a: unknown) { return "over " + a; }
+     const csv = { parse: (text: string) => "csv " + text, read(text: string) { return "csv " + text; } };
+     const make = () => { const read = (text: string) => "inner " + text; return read; };
+     if (import.meta.main) {
+       const tasks = new TaskList("list");
+       const calls = [parse, csv.parse, make(), over as (text: string) => string];
+       for (const call of calls) await tasks.schedule(defer(call, "a"));
+       for await (const { steps } of tasks.todoTasks()) console.log(JSON.stringify(steps![0].call).slice(-30));
+       for await (const { returnValue } of tasks.run({ processes: 1 })) console.log(returnValue);
+     }`,
+  );
+  const values = stdout.split("\n").slice(-5);
+  assert.deepEqual(values, ["export a", "csv a", "inner a", "over a", ""], stderr);
+  assert.match(stdout, /main\.ts#parse"\n.*"}\n.*"}\n.*main\.ts#over"\n/);
+});

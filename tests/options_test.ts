@@ -1,0 +1,71 @@
+/** Options are checked before anything runs. */
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import * as fixture from "./fixtures/tasks.ts";
+import { resultOf, runtime, temporary, test } from "./helpers.ts";
+import { withDefaults } from "./internals.ts";
+import { command, defer, type RunOptions, TaskList } from "./library.ts";
+
+test("options out of range are refused with the value that was found", () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const wrong: Record<string, unknown>[] = [
+    { processes: 0 },
+    { processes: 1.5 },
+    { processes: "2" },
+    { autokill: -1 },
+    { autokill: NaN },
+    { tasksPerProcess: 0 },
+    { concurrency: 0 },
+    { retries: -1 },
+    { retryDelay: -1 },
+    { maxFailures: -1 },
+  ];
+  for (const options of wrong) {
+    const [[name, value]] = Object.entries(options);
+    const message = new RegExp(`\`${name}\`.*got \`${value}\``);
+    assert.throws(() => tasks.run(options), { name: "RangeError", message }, name);
+  }
+});
+
+test("`Infinity` means without end for each option of a run with kept processes", async () => {
+  using folder = temporary();
+  const file = folder.file("attempts");
+  const options = { retries: Infinity, tasksPerProcess: 2, processes: 1 };
+  assert.equal(await resultOf(defer(fixture.failAtFirst, file, 4), options), 5);
+  mkdirSync(folder.file("meeting"));
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 5; i++) tasks.schedule(defer(fixture.meet, folder.file("meeting"), 5));
+  const pids = await Array.fromAsync(
+    tasks.run({ processes: 1, concurrency: Infinity, autokill: 20 }),
+    ({ returnValue }) => returnValue,
+  );
+  assert.equal(new Set(pids).size, 1);
+  assert.equal(typeof pids[0], "number");
+});
+
+test("options that are no numbers, or no arrays, are refused", () => {
+  const refused = (options: object, message: RegExp) =>
+    assert.throws(() => withDefaults(options as RunOptions), message);
+  for (const autokill of [null, "2", true, [], NaN]) {
+    refused({ autokill }, /Expected `autokill` to be a number/);
+  }
+  refused({ retryDelay: null }, /Expected `retryDelay` to be a number/);
+  refused({ ids: "i-12" }, /Expected `ids` to be an array/);
+  refused({ permissions: null }, /Expected `permissions` to be an array/);
+});
+
+test("what forrest is told wrongly is refused with a reason", async () => {
+  assert.throws(
+    () => command("echo run" as never),
+    /TypeError: Expected an array of words, got `echo run`/,
+  );
+  assert.throws(() => withDefaults({ permissions: "-A" as never }), /`permissions` to be an array/);
+  const limited = () => withDefaults({ permissions: ["--allow-net"] });
+  if (runtime === "deno") limited();
+  else assert.throws(limited, /only Deno has `permissions`/);
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  await tasks.schedule(1, { id: "ü".repeat(75) });
+  await assert.rejects(tasks.schedule(1, { id: "ü".repeat(76) }), /up to 150 bytes/);
+});

@@ -1,0 +1,40 @@
+/** What tasks may do, on Deno. */
+import assert from "node:assert/strict";
+import process from "node:process";
+import { onDeno, outcomeOf, runProgram, temporary, test } from "./helpers.ts";
+import { command, map } from "./library.ts";
+
+test("tasks may not start programs if `permissions` does not say so", onDeno, async () => {
+  const task = await outcomeOf(command(["echo", "run"]), { permissions: [] });
+  assert.equal((task.errorValue as Error)?.name, "NotCapable");
+});
+
+test("map() gives its runners the permissions that it is told", onDeno, async () => {
+  using folder = temporary();
+  const secret = folder.write("secret.txt", "secret");
+  const read = (path: string) => import("node:fs").then((fs) => fs.readFileSync(path, "utf8"));
+  await assert.rejects(Array.fromAsync(map(read, [secret], { permissions: [] })));
+  assert.deepEqual(await Array.fromAsync(map(Math.sqrt, [16], { permissions: [] })), [4]);
+});
+
+test("a parent without every permission must say what tasks may do", onDeno, () => {
+  using folder = temporary();
+  const flags = ["read", "write", "run", "env", "sys"].map((name) => `--allow-${name}`);
+  const script = (options: string) =>
+    `const tasks = new TaskList("list", { existOk: true });
+     tasks.schedule(defer(Math.sqrt, 16));
+     for await (const task of tasks.run(${options})) console.log(task.errorValue ?? task.returnValue);`;
+  const silent = runProgram(folder, script(""), {}, "main.ts", process.execPath, flags);
+  assert.notEqual(silent.code, 0);
+  assert.match(silent.stderr, /TypeError: .*`--allow-net`.*`permissions`/);
+  const spoken = runProgram(
+    folder,
+    script("{ permissions: [] }"),
+    {},
+    "main.ts",
+    process.execPath,
+    flags,
+  );
+  assert.equal(spoken.stderr, "");
+  assert.equal(spoken.stdout, "4\n");
+});

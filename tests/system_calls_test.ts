@@ -1,0 +1,267 @@
+/** Kills programs at every system call, and gives them faulty disks.
+ *
+ * `FORREST_CRASH_ALL` takes every system call and every error in place of a selection of them.
+ */
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
+import process from "node:process";
+import {
+  assertKept,
+  assertLegal,
+  check,
+  deadOwner,
+  idsIn,
+  inPairs,
+  linesOf,
+  log,
+  newDirectory,
+  newFile,
+  newList,
+  noStrace,
+  runList,
+  stored,
+} from "./crash.ts";
+import {
+  calls,
+  type Point,
+  pointsIn,
+  publishing,
+  publishingMany,
+  publishingTogether,
+  retrying,
+  retryingAlone,
+  running,
+  scheduling,
+  type Stage,
+  startTraced,
+  syncing,
+} from "./strace.ts";
+
+const all = !!process.env.FORREST_CRASH_ALL;
+
+async function pointsOf(stage: Stage, pipes: boolean): Promise<Point[]> {
+  const trace = newFile("trace");
+  const directory = await stage.prepare();
+  await startTraced(stage, directory, ["-o", trace, "-e", `trace=${calls}`]).finished();
+  const points = pointsIn(trace, directory, pipes);
+  fs.rmSync(directory, { recursive: true });
+  assert.ok(points.length > 5, `the trace shows ${points.length} calls only`);
+  return points;
+}
+
+/** Runs a stage with a fault at one of its calls, then runs the list again; says whether it met the fault. */
+async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promise<boolean> {
+  const directory = await stage.prepare();
+  const context = `${fault} at ${call} ${nth} in ${directory}`;
+  const trace = newFile("trace");
+  const inject = ["-e", `trace=${call}`, "-e", `inject=${call}:${fault}:when=${nth}`];
+  const host = startTraced(stage, directory, ["-A", "-o", trace, ...inject]);
+  await host.ended;
+  const seen = host.seen();
+  for (const event of fault.startsWith("error") ? seen : []) {
+    const message = event.refused ? event.error : event.failed;
+    if (message === undefined) continue;
+    assert.match(message, /os error|E(IO|NOSPC|ACCES)|denied|space|I\/O|i\/o/, context);
+  }
+  if (fault.startsWith("error") && !seen.some(({ failed }) => failed)) {
+    const answered = seen.map(({ scheduled, refused }) => scheduled ?? refused);
+    for (const id of stage.options.ids ?? []) assert.ok(answered.includes(id), context);
+  }
+  if (fs.existsSync(path.join(directory, "fail"))) {
+    assertLegal(directory, "after a crash", context);
+  }
+  const again = await runList(directory);
+  stage.verify(directory, [...seen, ...again], context);
+  fs.rmSync(directory, { recursive: true });
+  return /killed by SIGKILL|INJECTED/.test(fs.readFileSync(trace, "utf8"));
+}
+
+async function killAtEveryStep(stage: Stage): Promise<void> {
+  const points = await pointsOf(stage, true);
+  await withFaults(stage, points.map((point) => [point, "signal=KILL"]));
+}
+
+async function failAtEveryStep(stage: Stage): Promise<void> {
+  const errors = ["EIO", "ENOSPC", "EACCES"];
+  const points = await pointsOf(stage, false);
+  const chosen = (index: number) => all ? errors : [errors[index % 3]];
+  const faults = (point: Point, index: number) =>
+    chosen(index).map((error) => [point, `error=${error}`] as [Point, string]);
+  await withFaults(stage, points.flatMap(faults));
+}
+
+async function withFaults(stage: Stage, faults: [Point, string][]): Promise<void> {
+  let met = 0;
+  await inPairs(faults, async ([point, fault]) => {
+    if (await withFault(stage, point, fault)) met++;
+  });
+  const enough = faults.length * 0.7; // which call is the Nth varies a little from start to start
+  assert.ok(met >= enough, `only ${met} of ${faults.length} faults were met`);
+}
+
+/** A list with everything that a run may leave when it is killed. */
+async function leftovers(): Promise<string> {
+  const owner = await deadOwner();
+  const ids = [
+    "claimed",
+    "written",
+    "torn",
+    "sealed",
+    "published",
+    "failed",
+    "kept",
+    "again",
+    "back",
+  ];
+  const directory = await newList(Object.fromEntries(ids.map((id) => [id, ["note", log, id]])));
+  const at = (id: string, suffix: string) => `${directory}/running/${id}.json@${owner}${suffix}`;
+  for (const id of ids) fs.renameSync(`${directory}/todo/${id}.json`, at(id, ""));
+  const task = { steps: [{ value: "from before" }], attempts: 1 };
+  const outcome = (id: string, outcome: object, place = at(id, "+")) =>
+    fs.writeFileSync(place, JSON.stringify({ ...task, ...outcome }));
+  const seal = (id: string, state: string) => fs.renameSync(at(id, ""), at(id, `~${state}`));
+  fs.writeFileSync(at("written", "+"), `{"steps":[{"val`);
+  fs.writeFileSync(at("unscheduled", "+"), `{"steps":[{"val`);
+  fs.writeFileSync(at("torn", "+"), `{"steps":[{"val`); // by a power failure
+  seal("torn", "done");
+  outcome("sealed", { returnValue: "from before" });
+  seal("sealed", "done");
+  outcome("published", { returnValue: "from before" }, `${directory}/done/published.json`);
+  seal("published", "done");
+  outcome("failed", { errorValue: "from before" });
+  seal("failed", "fail");
+  outcome("kept", { errorValue: "from before" });
+  seal("kept", "keep");
+  outcome("again", { errorValue: "from before" });
+  seal("again", "todo");
+  outcome("back", {}, `${directory}/todo/back.json`);
+  seal("back", "todo");
+  assertLegal(directory, "after a crash");
+  return directory;
+}
+
+const recovering: Stage = {
+  action: "run",
+  options: { processes: 1, tasksPerProcess: 10, maxCrashes: 1000 },
+  prepare: leftovers,
+  verify(directory, seen, context) {
+    assertKept(directory, seen, context);
+    const done = ["again", "back", "claimed", "published", "sealed", "torn", "written"];
+    assert.deepEqual(idsIn(directory, "done"), done, context);
+    assert.deepEqual(idsIn(directory, "fail"), ["failed", "kept"], context);
+    for (const id of ["sealed", "published"]) {
+      assert.equal(stored(directory, "done", id).returnValue, "from before", context);
+    }
+    for (const id of ["failed", "kept"]) {
+      assert.equal(stored(directory, "fail", id).errorValue, "from before", context);
+    }
+  },
+};
+
+const stages: [string, Stage][] = [
+  ["schedules", scheduling],
+  ["claims tasks and runs them", running],
+  ["tries a task again", retrying],
+  ["recovers what a dead run has left", recovering],
+];
+
+for (const [does, stage] of stages) {
+  check(
+    `a program killed at any system call while it ${does} loses nothing`,
+    noStrace,
+    () => killAtEveryStep(stage),
+  );
+  check(
+    `a program that meets a disk error while it ${does} says so and loses nothing`,
+    noStrace,
+    () => failAtEveryStep(stage),
+  );
+}
+
+check(
+  "a program killed, or met by a disk error, while it brings outcomes to disk loses nothing",
+  noStrace,
+  async () => {
+    for (const folder of [undefined, "done"]) {
+      for (const fault of ["signal=KILL", "error=EIO", "error=ENOSPC"]) {
+        const stage = { ...syncing, folder };
+        assert.ok(await withFault(stage, ["fsync", 1], fault), `${folder}, ${fault}`);
+      }
+    }
+  },
+);
+
+const runnerStages: [string, Stage][] = [
+  ["a runner", publishing],
+  ["a kept runner", publishingMany],
+  ["a runner of several tasks", publishingTogether],
+  ["the runner of a task that is tried again", retryingAlone],
+];
+
+for (const [name, stage] of runnerStages) {
+  check(
+    `${name} killed at any system call leaves one outcome of each task`,
+    noStrace,
+    () => killAtEveryStep(stage),
+  );
+  check(
+    `${name} that meets a disk error leaves one outcome of each task`,
+    noStrace,
+    () => failAtEveryStep(stage),
+  );
+}
+
+/** The names of files in the order in which they were written, synced, renamed and removed. */
+function changesIn(trace: string, directory: string): string[] {
+  const changes: string[] = [];
+  for (const line of linesOf(trace)) {
+    const [, call, rest] = /^(?:\d+ +)?(\w+)\((.*)/.exec(line) ?? [];
+    if (!call || !rest.includes(directory)) continue;
+    if (call === "openat" && !/O_CREAT|O_WRONLY|O_RDWR/.test(rest)) continue;
+    const names = rest.slice(0, rest.lastIndexOf(")")).split(directory).slice(1);
+    const ends = names.map((name) => name.replace(/[\\"<>,)].*/, "").replace(/@[^+~]*/, "@"));
+    if (call !== "mkdir") changes.push(`${call.replace(/at2?$/, "")} ${ends.join(" ")}`.trim());
+  }
+  return changes;
+}
+
+check(
+  "a task and its outcome are on disk before anybody is told, or anything is removed",
+  noStrace,
+  async () => {
+    const trace = newFile("trace");
+    const words = ["-o", trace, "-e", `trace=${calls}`];
+    const directory = newDirectory();
+    const stage = { ...scheduling, options: { ids: ["a"], log, tag: directory } };
+    await startTraced(stage, directory, words).finished();
+    assert.deepEqual(changesIn(trace, directory), [
+      "open /running/a.json@+",
+      "write /running/a.json@+",
+      "fsync /running/a.json@+",
+      "link /running/a.json@+ /todo/a.json",
+      "unlink /running/a.json@+",
+      "fsync /todo",
+      "write", // the acknowledgement
+    ]);
+    const filing = [
+      "open /running/a.json@+",
+      "write /running/a.json@+",
+      "rename /running/a.json@ /running/a.json@~done",
+      "fsync /running/a.json@+",
+      "rename /running/a.json@+ /done/a.json",
+      "fsync /done",
+      "unlink /running/a.json@~done",
+    ];
+    const told = "write /running/a.json@"; // by a pipe
+    fs.rmSync(trace);
+    await startTraced(syncing, directory, words).finished();
+    const claim = "rename /todo/a.json /running/a.json@";
+    const changes = changesIn(trace, directory).filter((change) => change !== told);
+    assert.deepEqual(changes, [claim, ...filing]);
+    fs.rmSync(trace);
+    const other = await newList({ a: ["noteMuch", log, "a"] });
+    await startTraced(publishing, other, words).finished();
+    assert.deepEqual(changesIn(trace, other), [...filing, told]);
+  },
+);
