@@ -35,12 +35,14 @@ import {
 } from "./src/claims.ts";
 import { build, deferred, MARK, newStep, partOf, type Place } from "./src/deferred.ts";
 import {
+  claimsOf,
   exists,
   infoOf,
   locate,
   move,
   readTask,
   type State,
+  stateOf,
   states,
   syncFolder,
   type Task,
@@ -58,14 +60,14 @@ import {
   withDefaults,
   withMapDefaults,
 } from "./src/options.ts";
-import { reportAtEnd } from "./src/processes.ts";
+import { isIgnored, reportAtEnd } from "./src/processes.ts";
 import type { CommandOptions } from "./src/programs.ts";
 import { nameHere, refer, see } from "./src/references.ts";
 import { refuseWhileImporting, runSteps, type Step, stepsOf } from "./src/steps.ts";
 import { fileUrl, fullPath, succeeds, system } from "./src/system.ts";
-import { type Callable, encode } from "./src/values.ts";
+import { type Callable, decode as decodeValue, encode as encodeValue } from "./src/values.ts";
 
-export { MARK, readTask };
+export { locate, MARK, readTask, states };
 export type { Stream } from "./src/system.ts";
 export type { Callable, CommandOptions, Items, MapOptions, RunOptions, State, Step, Task, Tasks };
 
@@ -347,7 +349,7 @@ export class TaskList<T = unknown> {
     checkId(id);
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
-    const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
+    const stored = metadata === undefined ? {} : { metadata: encodeValue(metadata, "metadata") };
     const name = async ({ into, key, call }: Place) => into[key] = await refer(call);
     await Promise.all(functions.map(name));
     const text = writeTask({ steps, ...stored });
@@ -434,6 +436,23 @@ export class TaskList<T = unknown> {
   /** The tasks that have an error. */
   failTasks(): Tasks<T> {
     return this.#tasks("fail");
+  }
+
+  /** The path of the file of a task, in whichever state it is; undefined if the list does not have it. */
+  find(id: string): string | undefined {
+    const state = stateOf(this.directory, id);
+    if (state === "running") return claimsOf(this.directory, id)[0] ?? this.find(id); // it has moved on
+    return state && `${this.directory}/${state}/${id}.json`;
+  }
+
+  /** The paths of the tasks of a state, in the order of their ids, without reading them. */
+  paths(state: State): Iterable<string> {
+    return pathsIn(this.directory, state);
+  }
+
+  /** Puts back what dead runs have left. `run()` does so by itself. */
+  recover(): void {
+    recover(this.directory, newOwner(), Infinity);
   }
 
   /** How many tasks each folder holds, without reading them. */
@@ -615,4 +634,43 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   const task = writeTask(withOutcome(...await run(file, session)));
   if (options.output) system.writeTextFileSync(options.output, task);
   return toTask(id, state, task);
+}
+
+/**
+ * A value as a task file holds it.
+ *
+ * @param name What the value is called where the error says which part of it cannot be stored.
+ * @throws {TypeError} If something in it cannot be stored.
+ *
+ * @example
+ * ```ts
+ * import { decode, encode } from "jsr:@x/forrest";
+ *
+ * console.log(encode(new Date(0), "date")); // { $date: "1970-01-01T00:00:00.000Z" }
+ * console.log(decode({ $date: "1970-01-01T00:00:00.000Z" })); // a Date
+ * ```
+ */
+export function encode(value: unknown, name: string): unknown {
+  return encodeValue(value, name);
+}
+
+/**
+ * Reads back, in place, what {@linkcode encode} has made.
+ *
+ * @throws {TypeError} If it holds what is no way to store a value.
+ */
+export function decode(stored: unknown): unknown {
+  return decodeValue(stored);
+}
+
+/**
+ * Listens to a signal that ends programs, unless this program was started so that it ignores it, as by
+ * `nohup`. Gives what ends that.
+ *
+ * @throws {TypeError} If there is no such signal.
+ */
+export function listen(signal: string, listener: () => void): () => void {
+  if (isIgnored(signal)) return () => {};
+  system.addSignalListener(signal as Deno.Signal, listener);
+  return () => system.removeSignalListener(signal as Deno.Signal, listener);
 }

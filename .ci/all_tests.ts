@@ -101,7 +101,8 @@ if (!installed.success) throw new Error(`Cannot install the packages for Bun: ${
 
 const isChosen = (name: string) =>
   Deno.args.length === 0 || Deno.args.some((part) => name.includes(part));
-const names = [...Deno.readDirSync(".")].map(({ name }) => name).sort();
+const namesIn = (path: string) => [...Deno.readDirSync(path)].map(({ name }) => name).sort();
+const names = [...namesIn("."), ...namesIn("tests").map((name) => `tests/${name}`)];
 const tests = names.filter((name) => name.endsWith("_test.ts") && isChosen(name));
 
 if (Deno.args.length === 0) {

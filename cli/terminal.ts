@@ -4,42 +4,22 @@
  * @module
  */
 
-import { idsIn } from "./claims.ts";
-import type { State } from "./files.ts";
-import { Lines } from "./lines.ts";
-import { isThere } from "./processes.ts";
-import {
-  environment,
-  isBundled,
-  nodeProcess,
-  pathOf,
-  type Stream,
-  system,
-  writeAll,
-} from "./system.ts";
+import { fstatSync, writeSync } from "node:fs";
+import process from "node:process";
+import { locate, type State, type Stream, type TaskList } from "../mod.ts";
 
 const descriptors = { stdin: 0, stdout: 1, stderr: 2 };
 
 /** Whether a person is at the other end. */
 export function isTerminal(stream: "stdin" | Stream): boolean {
-  if (globalThis.Deno) return Deno[stream].isTerminal();
-  const { getBuiltinModule } = nodeProcess();
-  const isDevice = getBuiltinModule("node:fs").fstatSync(descriptors[stream]).isCharacterDevice();
-  return isDevice && getBuiltinModule("node:tty").isatty(descriptors[stream]); // which Bun takes 10 ms to load
-}
-
-/** Whether there is a signal of that name to wait for; where there is a `Deno`, it knows by itself. */
-export function isSignal(name: string): boolean {
-  if (/^SIG(KILL|STOP)$/.test(name)) return false;
-  if (globalThis.Deno || /^SIG(INT|TERM|HUP)$/.test(name)) return true;
-  return name in nodeProcess().getBuiltinModule("node:os").constants.signals;
+  const isDevice = fstatSync(descriptors[stream]).isCharacterDevice();
+  return isDevice && process.getBuiltinModule("node:tty").isatty(descriptors[stream]); // which Bun takes 10 ms to load
 }
 
 /** How wide the terminal is now. */
 export function columns(): number {
   try {
-    if (globalThis.Deno) return Deno.consoleSize().columns || 80;
-    const { stdout, stderr } = nodeProcess();
+    const { stdout, stderr } = process;
     return (stderr.isTTY ? stderr : stdout).getWindowSize()[0] || 80;
   } catch {
     return 80; // it is gone
@@ -51,39 +31,17 @@ export const widthOfOutput = (): number => isTerminal("stdout") ? columns() : 20
 
 /** Writes a text, unless nobody reads it any more. */
 export function write(stream: Stream, text: string): void {
-  const writeSync = (bytes: Uint8Array): number => {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) {
     try {
-      return system[stream].writeSync(bytes);
+      written += writeSync(descriptors[stream], bytes, written);
     } catch (error) {
       const { code } = error as { code?: string };
-      if (code === "EAGAIN") return 0; // a pipe that is full, and does not block
-      if (code === "EPIPE" || code === "EIO") return bytes.length;
-      throw error;
+      if (code === "EPIPE" || code === "EIO") return;
+      if (code !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1); // for the reader of a full pipe
     }
-  };
-  writeAll({ writeSync }, text);
-}
-
-/** The words that start this program, for a person who wants to start it again. */
-export function program(): string {
-  if (isBundled) return wordFor("forrest");
-  const { href } = new URL("../cli.ts", import.meta.url);
-  const script = quote(href.startsWith("file:") ? nearby(pathOf(href)) : href);
-  return globalThis.Deno ? `${wordFor("deno")} run -A ${script}` : `${wordFor("bun")} ${script}`;
-}
-
-/** The name of the program that runs, if a shell finds one of that name, or else its path. */
-function wordFor(name: string): string {
-  const isFound = environment("PATH").split(":").some((path) => isThere(`${path}/${name}`));
-  const path = nearby(system.execPath());
-  return isFound ? name : quote(path.includes("/") ? path : `./${path}`);
-}
-
-/** A path as short as it can be from here. */
-export function nearby(path: string): string {
-  const here = system.cwd();
-  if (path === here) return ".";
-  return path.startsWith(`${here}/`) ? path.slice(here.length + 1) : path;
+  }
 }
 
 /** A word as a shell reads it back. */
@@ -155,12 +113,43 @@ const COLORS = { red: 31, green: 32, dim: 2 };
 
 /** Colored text, on a terminal whose user has nothing against it. */
 export function paint(color: keyof typeof COLORS, text: string, stream: Stream = "stdout"): string {
-  const isPlain = environment("NO_COLOR") || environment("TERM") === "dumb" || !isTerminal(stream);
+  const { NO_COLOR, TERM } = process.env;
+  const isPlain = NO_COLOR || TERM === "dumb" || !isTerminal(stream);
   if (!text || isPlain) return text;
   return `\x1b[${COLORS[color]}m${text}\x1b[0m`;
 }
 
 // ------------------------------------------------------------------------------ the live line
+
+/** What has been printed of a line, by a task, or by several: then `id` has all of theirs. */
+type Begun = { id: string; stream: Stream; text: string };
+
+const LONGEST = 1e6; // characters of a line that are kept together
+
+/** Puts together what tasks print, so that the lines of several do not mix. */
+class Lines {
+  #begun = new Map<string, Begun>();
+
+  /** Adds what a task has printed; gives the lines that are whole now. */
+  add(text: string, stream: Stream, id: string): string {
+    const key = `${stream} ${id}`;
+    const before = this.#begun.get(key)?.text ?? "";
+    const whole = before + text;
+    const last = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
+    const end = whole.length > LONGEST ? whole.length : last && before.length + last;
+    this.#begun.set(key, { id, stream, text: whole.slice(end) });
+    if (end === whole.length) this.#begun.delete(key);
+    return whole.slice(0, end);
+  }
+
+  /** Takes the lines that a task has begun; those of all tasks, without an id. */
+  take(id?: string): Begun[] {
+    const isIts = (ids: string) => id === undefined || ids === id || ids.split(",").includes(id);
+    const taken = [...this.#begun].filter(([, begun]) => isIts(begun.id));
+    for (const [key] of taken) this.#begun.delete(key);
+    return taken.map(([, begun]) => begun);
+  }
+}
 
 /** The terminal, if there is one: text, and below it a line that is written anew again and again. */
 export class Screen {
@@ -170,7 +159,7 @@ export class Screen {
   #lines = new Lines();
 
   constructor(isWanted: boolean) {
-    this.isLive = isWanted && isTerminal("stderr") && environment("TERM") !== "dumb";
+    this.isLive = isWanted && isTerminal("stderr") && process.env.TERM !== "dumb";
   }
 
   /** Writes the live line anew. */
@@ -216,12 +205,12 @@ export class Screen {
 
 /** What is known of a list while it is worked on, by this run and by others. */
 export class Progress {
-  readonly tasks: { directory: string; count(): Record<State, number> };
+  readonly tasks: Pick<TaskList, "count" | "paths">;
   #begin = performance.now();
   #counts: Record<State, number>;
   #endedBefore: number;
   #nextLook = 0;
-  #claims = new Map<string, number>(); // and when they were first seen
+  #claims = new Map<string, number>(); // their paths, and when they were first seen
 
   constructor(tasks: Progress["tasks"]) {
     this.tasks = tasks;
@@ -234,7 +223,7 @@ export class Progress {
     const now = performance.now();
     if (now < this.#nextLook) return this.#counts;
     this.#counts = this.tasks.count();
-    const claims = idsIn(this.tasks.directory, "running");
+    const claims = [...this.tasks.paths("running")];
     this.#claims = new Map(claims.map((claim) => [claim, this.#claims.get(claim) ?? now]));
     this.#nextLook = now + Math.max(150, 20 * (performance.now() - now));
     return this.#counts;
@@ -271,8 +260,8 @@ export class Progress {
   #longest(): string {
     const [[claim, since] = []] = [...this.#claims].sort(([, a], [, b]) => a - b);
     if (!claim) return "";
-    const id = printable(claim.replace(/\.json@[^@]*$/, ""));
-    return ` · ${cut(id, 30)} runs for ${duration((performance.now() - since!) / 1000)}`;
+    const id = cut(printable(locate(claim).id), 30);
+    return ` · ${id} runs for ${duration((performance.now() - since!) / 1000)}`;
   }
 }
 

@@ -4,8 +4,7 @@
  * @module
  */
 
-import type { Step } from "./steps.ts";
-import { isName, type Path, pathText } from "./values.ts";
+import type { Step } from "../mod.ts";
 
 /** A stored value as the code that makes it; an ellipsis, if it is too deep. */
 export function codeOf(stored: unknown): string {
@@ -37,6 +36,14 @@ function codeOfObject(object: object): string {
   return fields.length ? `{ ${fields.join(", ")} }` : "{}";
 }
 
+/** Whether a key can be written after a dot. */
+const isName = (key: string | number): boolean => /^[a-z_$][\w$]*$/i.test(`${key}`);
+
+/** The way to a part of a value, as it is written in code. */
+function pathText(path: (string | number)[] = []): string {
+  return path.map((key) => isName(key) ? `.${key}` : `[${JSON.stringify(key)}]`).join("");
+}
+
 /** What JSON cannot hold. */
 const specials: Record<string, (stored: never) => string> = {
   $undefined: () => "undefined",
@@ -54,7 +61,7 @@ const specials: Record<string, (stored: never) => string> = {
 
 function codeOfSpecial(key: string, object: Record<string, unknown>): string {
   const stored = object[key];
-  if (key === "$step") return `step${stored}${pathText(object.path as Path | undefined)}`;
+  if (key === "$step") return `step${stored}${pathText(object.path as (string | number)[])}`;
   if (Object.hasOwn(specials, key)) return specials[key](stored as never);
   const names = Object.getOwnPropertyNames(globalThis);
   const type = names.find((name) => `$${name.toLowerCase()}` === key) ?? key;
