@@ -667,7 +667,16 @@ export function decode(stored: unknown): unknown {
  * Listens to a signal that ends programs, unless this program was started so that it ignores it, as by
  * `nohup`. Gives what ends that.
  *
- * @throws {TypeError} If there is no such signal.
+ * @example
+ * ```ts
+ * import { listen, TaskList } from "jsr:@x/forrest";
+ *
+ * const tasks = new TaskList("tasklist", { existOk: true, preClean: false });
+ * const controller = new AbortController();
+ * const stop = listen("SIGTERM", () => controller.abort());
+ * for await (const task of tasks.run({ signal: controller.signal })) console.log(task.id);
+ * stop();
+ * ```
  */
 export function listen(signal: string, listener: () => void): () => void {
   if (isIgnored(signal)) return () => {};

@@ -249,8 +249,13 @@ async function printLog(input: Input): Promise<number> {
   const log = input.text("log") ?? `${directory}/log.txt`;
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
   if (id !== undefined) await findTask(directory, tasks, id);
+  let text = "";
   for await (const line of linesOf(log, false)) {
-    if (id === undefined || saidOf(line, id)) write("stdout", `${line}\n`);
+    if (id === undefined || saidOf(line, id)) text += `${line}\n`;
+    if (text.length < 65_536) continue;
+    write("stdout", text);
+    text = "";
   }
+  write("stdout", text);
   return 0;
 }

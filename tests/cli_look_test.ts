@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { eachWay, temporary, test } from "./cli_helpers.ts";
 
 eachWay(() => {
@@ -207,6 +207,35 @@ eachWay(() => {
     assert.match(list.forrest("logs", "list", "a").stdout, /said one/);
     assert.doesNotMatch(list.forrest("logs", "list", "a").stdout, /two|a b/);
     assert.match(list.forrest("logs", "list", "a b").stdout, /said two/);
+  });
+
+  test("`logs` and `show` know the lines of a task that was scheduled, started and tried again", () => {
+    using list = temporary();
+    const task = { steps: [{ value: 1 }], started: "2026-01-01T00:00:03.000Z", returnValue: 1 };
+    const line = (second: number, text: string) => `2026-01-01T00:00:0${second}.000Z ${text}\n`;
+    const own = [
+      line(0, "a is scheduled"),
+      line(1, "a is started"),
+      line(1, "a | first try"),
+      line(1, "a has failed, and will be retried"),
+      line(2, "a is started"),
+      line(2, "a | loaded | slowly"), // before its first step is started
+      line(3, "a,b | second try"),
+      line(4, "a is in `done`"),
+    ];
+    const others = [line(0, "b is scheduled"), line(2, "b is started"), line(3, "a b | no")];
+    list.write("list/todo/b.json", JSON.stringify({ steps: [{ value: 2 }] }));
+    list.write("list/done/a.json", JSON.stringify(task));
+    list.write("list/running/c.json@host.1.2.3", JSON.stringify({ steps: [{ value: 3 }] }));
+    const running = [line(5, "c is started"), line(5, "c | old"), line(6, "c is started")];
+    list.write("list/log.txt", [...own, ...others, ...running, line(7, "c | new")].join(""));
+    mkdirSync(list.file("list/fail"));
+    assert.equal(list.forrest("logs", "list", "a").stdout, own.join(""));
+    const shown = list.forrest("show", "list", "a").stdout;
+    assert.match(shown, /It printed:\nloaded \| slowly\nsecond try\n$/);
+    assert.doesNotMatch(list.forrest("show", "list", "b").stdout, /It printed/);
+    assert.match(list.forrest("show", "list", "c").stdout, /It printed:\nnew\n$/);
+    assert.equal(list.forrest("report", "list", "-o", "page.html").code, 0);
   });
 
   test("`show` prints typed arrays as code that makes them", () => {
