@@ -11,6 +11,7 @@
  * @module
  */
 
+import "./mod.ts"; // first: in an executable, a process that is to run tasks never gets beyond it
 import process from "node:process";
 import { parseArgs } from "@std/cli/parse-args";
 import { type Command, type Input, Raised, type Row, unknown, UsageError } from "./cli/command.ts";
@@ -171,10 +172,8 @@ Exit codes:
 ${inColumns(EXIT_CODES)}`;
 }
 
-function helpOf(
-  name: string,
-  { usage, about, words = [], options = [], examples }: Command,
-): string {
+function helpOf(name: string, command: Command): string {
+  const { usage, about, words = [], options = [], examples } = command;
   const rows = options.map(([usage, about]): Row => [usage.replace(/^--/, "    --"), about]);
   const usages = usage.map((line) => `forrest ${name} ${line}`).join("\n       ");
   const parts = [

@@ -10,16 +10,14 @@ import { toFileUrl } from "@std/path/to-file-url";
 import { command, defer, TaskList } from "../mod.ts";
 import {
   type Command,
-  directoryOf,
-  exists,
   type Input,
   isSpecifier,
   mayBeModule,
-  namesIn,
   program,
   UsageError,
 } from "./command.ts";
 import { linesOf } from "./lines.ts";
+import { directoryOf, exists, namesIn } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
 export const add: Command = {

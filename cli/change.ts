@@ -6,18 +6,8 @@
 
 import { rmSync } from "node:fs";
 import { locate, TaskList } from "../mod.ts";
-import {
-  type Command,
-  DIR,
-  directoryOf,
-  findTask,
-  type Input,
-  namesIn,
-  openList,
-  program,
-  type Row,
-  UsageError,
-} from "./command.ts";
+import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
+import { directoryOf, findTask, namesIn, openList } from "./list.ts";
 import { count, isTerminal, write } from "./terminal.ts";
 
 const YES: Row = ["-y, --yes", "do not ask"];

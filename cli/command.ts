@@ -1,14 +1,13 @@
 /**
- * What every command stands on: how it is described, the words that it gets, the list that it is
- * about, and how it says what a person can put right.
+ * What every command stands on: how it is described, the words that it gets, how it says what a person
+ * can put right, and how this program is started.
  *
  * @module
  */
 
-import { existsSync, lstatSync, readdirSync, type Stats } from "node:fs";
+import { existsSync } from "node:fs";
 import process from "node:process";
 import { fromFileUrl } from "@std/path/from-file-url";
-import { locate, states, TaskList } from "../mod.ts";
 import { printable, quote } from "./terminal.ts";
 
 /** What the help says in two columns: a word or an option, and what it is about. */
@@ -63,79 +62,17 @@ export async function unknown(what: string, word: string, valid: string[]): Prom
   return `There is no ${what} \`${printable(word)}\`; the nearest is \`${nearest}\``;
 }
 
-// ------------------------------------------------------------------------- files and modules
-
-/** What is known of a path, be it a dangling link; undefined if there is nothing. */
-export function infoOf(path: string): Stats | undefined {
-  return lstatSync(path, { throwIfNoEntry: false });
-}
-
-export const exists = (path: string): boolean => infoOf(path) !== undefined;
-
 /** Whether a text names a module by something other than a path, such as a URL. */
 export const isSpecifier = (text: string): boolean => /^[a-z][a-z+.-]+:/i.test(text);
 
 /** Whether there may be such a module: of a file, that is looked up. */
-export const mayBeModule = (text: string): boolean => isSpecifier(text) || exists(text);
+export const mayBeModule = (text: string): boolean => isSpecifier(text) || existsSync(text);
 
 /** The session module, which must be there if it is a file. */
 export function sessionOf(input: Input): string | undefined {
   const session = input.text("session");
   if (!session || mayBeModule(session)) return session;
   throw new UsageError(`\`--session\`: there is no module \`${session}\``);
-}
-
-// ----------------------------------------------------------------------------------- the list
-
-/** The one list that a command is about. */
-export function directoryOf({ words: [directory] }: Input): string {
-  if (!directory) throw new UsageError("DIR, the directory of the list, is missing");
-  return directory.replace(/(?<=.)\/+$/, "");
-}
-
-/** Takes a list that is there; makes none. */
-export function openList(directory: string, logFile?: string): TaskList {
-  const names = namesIn(directory);
-  const make = `\`forrest add ${quote(directory)} ...\` makes one`;
-  if (!names) throw new UsageError(`There is no task list \`${directory}\`; ${make}`);
-  if (!names.includes("todo")) {
-    throw new UsageError(`\`${directory}\` is no task list: it has no folder \`todo\``);
-  }
-  return new TaskList(directory, { existOk: true, preClean: false, logFile });
-}
-
-/** What lies in a directory; undefined if it does not exist. */
-export function namesIn(directory: string): string[] | undefined {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    const { code } = error as { code?: string };
-    if (code === "ENOENT") return undefined;
-    if (code !== "ENOTDIR") throw error;
-    throw new UsageError(`\`${directory}\` is a file, or in one; not the directory of a task list`);
-  }
-}
-
-/** The path of a task of a list, whichever its state; `words` are what else might have been meant. */
-export async function findTask(
-  directory: string,
-  tasks: TaskList,
-  id: string,
-  words: readonly string[] = [],
-): Promise<string> {
-  const found = tasks.find(id);
-  if (found) return directory + found.slice(tasks.directory.length);
-  const ids: string[] = [];
-  for (const path of states.flatMap((state) => [...tasks.paths(state)])) {
-    if (ids.push(locate(path).id) === 10_000) break;
-  }
-  if (!ids.length) throw new UsageError(`There is no task \`${id}\`: \`${directory}\` is empty`);
-  throw new UsageError(`${await unknown("task", id, [...words, ...ids])} in \`${directory}\``);
-}
-
-/** What is to be said of a file that is not there. */
-export function noTask(path: string): UsageError {
-  return new UsageError(`There is no task \`${path}\`; \`forrest list DIR\` names those of a list`);
 }
 
 // ------------------------------------------------------------------------------- this program

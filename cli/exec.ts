@@ -12,12 +12,9 @@ import { headOfError, textOfError } from "./code.ts";
 import {
   AGAIN,
   type Command,
-  exists,
   type Input,
   isExecutable,
   nearby,
-  noTask,
-  openList,
   program,
   Raised,
   SESSION,
@@ -25,9 +22,11 @@ import {
   SOURCE,
   UsageError,
 } from "./command.ts";
+import { exists, noTask, openList } from "./list.ts";
+import { Screen } from "./screen.ts";
 import { Clock, Stop } from "./stop.ts";
 import { stateAt } from "./task.ts";
-import { printable, Screen, write } from "./terminal.ts";
+import { printable, write } from "./terminal.ts";
 
 export const exec: Command = {
   most: 2,

@@ -7,21 +7,10 @@
 import { resolve } from "@std/path/resolve";
 import { locate, type State, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
-import {
-  type Command,
-  DIR,
-  directoryOf,
-  exists,
-  findTask,
-  infoOf,
-  type Input,
-  noTask,
-  openList,
-  program,
-  type Row,
-  UsageError,
-} from "./command.ts";
+import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
+import { directoryOf, exists, findTask, infoOf, noTask, openList } from "./list.ts";
+import { Progress, Screen } from "./screen.ts";
 import { lineOf, stateAt, type Stored, storedAt } from "./task.ts";
 import {
   columns,
@@ -30,8 +19,6 @@ import {
   duration,
   paint,
   printable,
-  Progress,
-  Screen,
   widthOfOutput,
   write,
 } from "./terminal.ts";

@@ -5,7 +5,8 @@
  */
 
 import { writeFileSync } from "node:fs";
-import { type Command, DIR, directoryOf, type Input, openList } from "./command.ts";
+import { type Command, DIR, type Input } from "./command.ts";
+import { directoryOf, openList } from "./list.ts";
 import { write } from "./terminal.ts";
 
 export const report: Command = {

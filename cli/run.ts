@@ -10,17 +10,17 @@ import {
   AGAIN,
   type Command,
   DIR,
-  directoryOf,
   type Input,
-  openList,
   program,
   SESSION,
   sessionOf,
   UsageError,
 } from "./command.ts";
+import { directoryOf, openList } from "./list.ts";
+import { Progress, Screen } from "./screen.ts";
 import { Clock, Stop, TIME_IS_OVER } from "./stop.ts";
 import { lineOf, outcomeAt, storedAt } from "./task.ts";
-import { columns, count, duration, Progress, Screen, write } from "./terminal.ts";
+import { columns, count, duration, write } from "./terminal.ts";
 
 export const run: Command = {
   most: 1,
@@ -137,12 +137,9 @@ function named(error: Error): Error {
   return error;
 }
 
-function summary(
-  counts: Record<State, number>,
-  done: number,
-  failed: number,
-  seconds: number,
-): string {
+type Counts = Record<State, number>;
+
+function summary(counts: Counts, done: number, failed: number, seconds: number): string {
   const { todo, running } = counts;
   if (!done && !failed && !todo && !running) {
     const hint = counts.fail ? " (to let them run again: `forrest retry`)" : "";
@@ -156,12 +153,12 @@ function summary(
 /** The last lines of a run in which tasks have failed. */
 function failures(directory: string, ids: string[], input: Input): string {
   const session = input.text("session");
-  const words = [`${directory}/fail/${ids[0]}.json`, "--raise", ...session ? ["-s", session] : []];
-  return `${ids.length > 1 ? `${ids.length} tasks have` : "A task has"} failed.
-To run ${ids.length > 1 ? "the first of them" : "it"} here, with its stack:  ${
-    program("exec", ...words)
-  }
-To let ${ids.length > 1 ? "them" : "it"} run again:  ${program("retry", directory)}
+  const path = `${directory}/fail/${ids[0]}.json`;
+  const again = program("exec", path, "--raise", ...session ? ["-s", session] : []);
+  const isOne = ids.length === 1;
+  return `${isOne ? "A task has" : `${ids.length} tasks have`} failed.
+To run ${isOne ? "it" : "the first of them"} here, with its stack:  ${again}
+To let ${isOne ? "it" : "them"} run again:  ${program("retry", directory)}
 `;
 }
 

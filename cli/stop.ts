@@ -8,7 +8,8 @@ import { constants } from "node:os";
 import process from "node:process";
 import { listen } from "../mod.ts";
 import { AGAIN, UsageError } from "./command.ts";
-import { printable, type Screen } from "./terminal.ts";
+import type { Screen } from "./screen.ts";
+import { printable } from "./terminal.ts";
 
 export const TIME_IS_OVER = "The time is over (`--time-left`)";
 

@@ -7,7 +7,7 @@
 import { readFileSync } from "node:fs";
 import { stripVTControlCharacters } from "node:util";
 import { locate, type State } from "../mod.ts";
-import { openList } from "./command.ts";
+import { openList } from "./list.ts";
 import { parseTask, type Stored } from "./task.ts";
 
 type Failure = { message: string; stack?: string };

@@ -29,6 +29,7 @@ import { decode, encodeThrown } from "./values.ts";
 
 /** The folders of a list: the state of a task is the folder that it lies in. */
 export type State = "todo" | "running" | "done" | "fail";
+/** The four states, in the order in which a task goes through them. */
 export const states: readonly State[] = ["todo", "running", "done", "fail"];
 
 /** A task as it is stored, with its metadata, value and error read back. */
