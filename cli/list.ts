@@ -47,10 +47,8 @@ export async function findTask(
 ): Promise<string> {
   const found = tasks.find(id);
   if (found) return directory + found.slice(tasks.directory.length);
-  const ids: string[] = [];
-  for (const path of states.flatMap((state) => [...tasks.paths(state)])) {
-    if (ids.push(locate(path).id) === 10_000) break;
-  }
+  const paths = states.flatMap((state) => [...tasks.paths(state)]);
+  const ids = paths.slice(0, 10_000).map((path) => locate(path).id);
   if (!ids.length) throw new UsageError(`There is no task \`${id}\`: \`${directory}\` is empty`);
   throw new UsageError(`${await unknown("task", id, [...words, ...ids])} in \`${directory}\``);
 }
