@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { defer, TaskList } from "./mod.ts";
-import { reportPage, traceEvents } from "./report.ts";
+import { defer, TaskList } from "../mod.ts";
+import { reportPage } from "../cli/page.ts";
+import { traceEvents } from "../cli/timeline.ts";
 
 const root = mkdtempSync(join(tmpdir(), "forrest-report-"));
 after(() => rmSync(root, { recursive: true, force: true }));

@@ -1,0 +1,131 @@
+/**
+ * Stored tasks, values and errors as a person reads them: as code.
+ *
+ * @module
+ */
+
+import type { Step } from "../mod.ts";
+
+/** A stored value as the code that makes it; an ellipsis, if it is too deep. */
+export function codeOf(stored: unknown): string {
+  try {
+    return codeOfPart(stored);
+  } catch (error) {
+    if (error instanceof RangeError) return "…";
+    throw error;
+  }
+}
+
+function codeOfPart(stored: unknown): string {
+  if (Array.isArray(stored)) return `[${stored.map(codeOfPart).join(", ")}]`;
+  if (typeof stored !== "object" || !stored) return JSON.stringify(stored) ?? "undefined";
+  const [key] = Object.keys(stored);
+  if (!key?.startsWith("$")) return codeOfObject(stored);
+  try {
+    return codeOfSpecial(key, stored as Record<string, unknown>);
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
+    return codeOfObject(stored); // written by hand, and no value
+  }
+}
+
+function codeOfObject(object: object): string {
+  const fields = Object.entries(object).map(([key, value]) =>
+    `${isName(key) ? key : JSON.stringify(key)}: ${codeOfPart(value)}`
+  );
+  return fields.length ? `{ ${fields.join(", ")} }` : "{}";
+}
+
+/** Whether a key can be written after a dot. */
+const isName = (key: string | number): boolean => /^[a-z_$][\w$]*$/i.test(`${key}`);
+
+/** The way to a part of a value, as it is written in code. */
+function pathText(path: (string | number)[] = []): string {
+  return path.map((key) => isName(key) ? `.${key}` : `[${JSON.stringify(key)}]`).join("");
+}
+
+/** What JSON cannot hold. */
+const specials: Record<string, (stored: never) => string> = {
+  $undefined: () => "undefined",
+  $number: (text: string) => text,
+  $bigint: (digits: string) => `${digits}n`,
+  $object: codeOfObject,
+  $function: codeOfCallee,
+  $regexp: ([source, flags]: string[]) => `/${source}/${flags}`,
+  $url: (href: string) => `new URL(${JSON.stringify(href)})`,
+  $bytes: (base64: string) => `Uint8Array.fromBase64(${JSON.stringify(base64)})`,
+  $buffer: (base64: string) => `Buffer.from(${JSON.stringify(base64)}, "base64")`,
+  $arraybuffer: (base64: string) => `${specials.$bytes(base64 as never)}.buffer`,
+  $error: ({ name, message }: Error) => `new ${name}(${JSON.stringify(message)})`,
+};
+
+function codeOfSpecial(key: string, object: Record<string, unknown>): string {
+  const stored = object[key];
+  if (key === "$step") return `step${stored}${pathText(object.path as (string | number)[])}`;
+  if (Object.hasOwn(specials, key)) return specials[key](stored as never);
+  const names = Object.getOwnPropertyNames(globalThis);
+  const type = names.find((name) => `$${name.toLowerCase()}` === key) ?? key;
+  if (/Array$/.test(type)) return `new ${type}(${specials.$arraybuffer(stored as never)})`;
+  return `new ${type}(${codeOfPart(stored)})`;
+}
+
+function codeOfCallee(call: unknown): string {
+  if (typeof call === "string") return call.slice(call.lastIndexOf("#") + 1);
+  const source = (call as { source?: string } | undefined)?.source;
+  return source === undefined ? codeOf(call) : `(${source})`;
+}
+
+/** A step as the call that it is; what is no step, as it is. */
+export function callOf(step: Step = {}): string {
+  const { call, args = [], value } = Object(step) as Step;
+  if (call === undefined) return codeOf("value" in Object(step) ? value : step);
+  return Array.isArray(args)
+    ? `${codeOfCallee(call)}(${args.map(codeOf).join(", ")})`
+    : codeOf(step);
+}
+
+/** All steps as a program, with the imports that it would need. */
+export function programOf(steps: Step[]): string {
+  const imports = new Map<string, Set<string>>();
+  for (const { call } of steps.map(Object)) {
+    const [, module, name] = /^(.*)#([^#]*)$/s.exec(typeof call === "string" ? call : "") ?? [];
+    const [exported] = (name ?? "").split("."); // of a static method, the class
+    if (module) imports.set(module, (imports.get(module) ?? new Set()).add(exported));
+  }
+  const froms = [...imports].map(([module, names]) =>
+    `import { ${[...names].join(", ")} } from ${JSON.stringify(module)};`
+  );
+  const lines = steps.map((step, index) =>
+    index < steps.length - 1 ? `const step${index} = ${callOf(step)};` : `${callOf(step)};`
+  );
+  return [...froms, ...lines].join("\n");
+}
+
+/** A stored error in one line. */
+export function headOfError(stored: unknown): string {
+  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
+  if (!error) return `threw ${codeOf(stored)}`;
+  const { name = "Error", message = "" } = error;
+  const [first, ...others] = `${message}`.trimEnd().split("\n");
+  const last = /It last printed:$/.test(first) ? ` ${tellingOf(others)}` : "";
+  return first ? `${name}: ${first}${last}` : `${name}`;
+}
+
+/** The line that says most of what a process has printed last: an error, and no line of its stack. */
+function tellingOf(lines: string[]): string {
+  const told = lines.filter((line) => !/^\s*at |^Bun v\d|^\s*$/.test(line));
+  return told.findLast((line) => /^(error|panic|Uncaught|\w*Error)\b.*:/i.test(line)) ??
+    told.at(-1) ?? "";
+}
+
+/** A stored error with its stack, its own properties and its causes. */
+export function textOfError(stored: unknown): string {
+  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
+  if (!error) return headOfError(stored);
+  const { name = "Error", message = "", stack, cause, ...others } = error;
+  const hasMessage = stack?.includes(message);
+  const head = hasMessage ? stack : [`${name}: ${message}`, stack].filter(Boolean).join("\n");
+  const properties = Object.entries(others).map(([key, value]) => `    ${key}: ${codeOf(value)}`);
+  const reason = cause === undefined ? [] : [`Caused by: ${textOfError(cause)}`];
+  return [head, ...properties, ...reason].join("\n");
+}

@@ -1,0 +1,111 @@
+/**
+ * What every command stands on: how it is described, the words that it gets, how it says what a person
+ * can put right, and how this program is started.
+ *
+ * @module
+ */
+
+import { existsSync } from "node:fs";
+import process from "node:process";
+import { fromFileUrl } from "@std/path/from-file-url";
+import { printable, quote } from "./terminal.ts";
+
+/** What the help says in two columns: a word or an option, and what it is about. */
+export type Row = [string, string];
+
+/** A command as its file describes it. */
+export interface Command {
+  usage: string[];
+  /** How many words it takes, if not any number. */
+  most?: number;
+  /** What the list of all commands says. */
+  brief: string;
+  about: string;
+  words?: Row[];
+  /** As in `-j, --processes N`; what has no value is a flag. */
+  options?: Row[];
+  examples: string[];
+  /** Does it; gives the exit code. */
+  action(input: Input): number | Promise<number>;
+}
+
+/** The words after a command, and its options. */
+export interface Input {
+  words: string[];
+  /** What follows `--`. */
+  rest: string[];
+  is(flag: string): boolean;
+  text(option: string): string | undefined;
+  number(option: string): number | undefined;
+  all(option: string): string[];
+}
+
+/** Something that a person can put right in the words of the command. */
+export class UsageError extends Error {}
+
+/** Holds what a task has thrown, for the runtime to print it as it is. */
+export class Raised extends Error {}
+
+/** The exit code of what is to be started again. */
+export const AGAIN = 75;
+
+export const DIR: Row = ["DIR", "the directory of the task list"];
+export const SESSION: Row = [
+  "-s, --session MODULE",
+  "what it exports, functions stored as text can use",
+];
+
+/** Says that there is no such word, and which is the nearest one. */
+export async function unknown(what: string, word: string, valid: string[]): Promise<string> {
+  const { closestString } = await import("@std/text/closest-string");
+  const nearest = printable(closestString(word, valid));
+  return `There is no ${what} \`${printable(word)}\`; the nearest is \`${nearest}\``;
+}
+
+/** Whether a text names a module by something other than a path, such as a URL. */
+export const isSpecifier = (text: string): boolean => /^[a-z][a-z+.-]+:/i.test(text);
+
+/** Whether there may be such a module: of a file, that is looked up. */
+export const mayBeModule = (text: string): boolean => isSpecifier(text) || existsSync(text);
+
+/** The session module, which must be there if it is a file. */
+export function sessionOf(input: Input): string | undefined {
+  const session = input.text("session");
+  if (!session || mayBeModule(session)) return session;
+  throw new UsageError(`\`--session\`: there is no module \`${session}\``);
+}
+
+// ------------------------------------------------------------------------------- this program
+
+/** Where the source of this program is. */
+export const SOURCE = new URL("../cli.ts", import.meta.url).href;
+
+/** Whether this program is one executable, and has no source. */
+export const isExecutable = !/\/cli\/command\.[jt]s$/.test(import.meta.url) ||
+  !!(globalThis.Deno?.build as { standalone?: boolean } | undefined)?.standalone;
+
+/** The line that starts this program with `words`, for a person who wants to do so. */
+export function program(...words: string[]): string {
+  return [...start(), ...words.map(quote)].join(" ");
+}
+
+function start(): string[] {
+  if (isExecutable) return [wordFor("forrest")];
+  const script = quote(SOURCE.startsWith("file:") ? nearby(fromFileUrl(SOURCE)) : SOURCE);
+  return globalThis.Deno ? [wordFor("deno"), "run", "-A", script] : [wordFor("bun"), script];
+}
+
+/** The name of the program that runs, if a shell finds one of that name, or else its path. */
+function wordFor(name: string): string {
+  const folders = (process.env.PATH ?? "").split(":");
+  if (folders.some((folder) => existsSync(`${folder}/${name}`))) return name;
+  const path = nearby(process.execPath);
+  return quote(path.includes("/") ? path : `./${path}`);
+}
+
+/** A path as short as it can be from here. */
+export function nearby(path: string): string {
+  const here = process.cwd();
+  if (path === here) return ".";
+  return path.startsWith(`${here}/`) ? path.slice(here.length + 1) : path;
+}

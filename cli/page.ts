@@ -1,0 +1,281 @@
+/**
+ * A task list as one HTML page that needs nothing else.
+ *
+ * @module
+ */
+
+import style from "./page.css" with { type: "text" };
+import script from "./page.js" with { type: "text" };
+import { quote } from "./terminal.ts";
+import { type Bar, type Entry, lengthOf, readTimeline, type Timeline } from "./timeline.ts";
+
+/** One self-contained HTML page about a list: totals, timeline, histogram of run times, failures. */
+export function reportPage(directory: string): string {
+  const timeline = readTimeline(directory);
+  const title = `Task list ${escape(directory)}`;
+  return `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; ${
+    ["style", "script"].map((kind) => `${kind}-src 'unsafe-inline'`).join("; ")
+  }; img-src data:">
+<link rel="icon" href="data:,">
+<title>${title}</title>
+<style>
+${style}</style>
+</head>
+<body>
+<header><h1>${title}</h1><p>As it was on ${time(Date.now())}</p></header>
+<main>
+${totalsSection(timeline)}
+${timelineSection(timeline)}
+${runTimesSection(timeline.bars)}
+${failuresSection(directory, timeline.entries)}
+</main>
+<script type="application/json" id="data">${timelineData(timeline)}</script>
+<script>
+(() => {
+const duration = ${duration};
+const niceStep = ${niceStep};
+${script}})();
+</script>
+</body>
+</html>
+`;
+}
+
+const escape = (text: string) => text.replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
+const cut = (text: string, most: number) => text.length > most ? `${text.slice(0, most)} …` : text;
+const number = (value: number) => value.toLocaleString("en");
+const tasks = (count: number) => `${number(count)} ${count === 1 ? "task" : "tasks"}`;
+
+function section(title: string, note: string, body: string): string {
+  const name = title.replace(" ", "-").toLowerCase();
+  const heading = `<h2 id="${name}">${title}</h2><p class="note">${note}</p>`;
+  return `<section aria-labelledby="${name}">${heading}${body}</section>`;
+}
+
+/** In UTC, until the script of the page replaces it by local time. */
+function time(milliseconds: number): string {
+  const iso = new Date(milliseconds).toISOString();
+  return `<time datetime="${iso}">${iso.replace("T", " ").slice(0, 19)} UTC</time>`;
+}
+
+function totalsSection({ entries, bars, stretches }: Timeline): string {
+  const words = { done: "Done", fail: "Failed", running: "Running", todo: "Waiting" };
+  const counts = Object.entries(words).map(([state, word]) => {
+    const count = entries.filter((entry) => entry.state === state).length;
+    const percent = count / entries.length * 100;
+    const share = !count ? "" : percent < 0.1 ? "&lt; 0.1 %" : `${percent.toFixed(1)} %`;
+    const figure = `<dt>${word}</dt><dd>${number(count)} <small>${share}</small></dd>`;
+    const part = count ? `<i class="${state}" style="flex-grow:${count}"></i>` : "";
+    return { figure: `<div class="${state}">${figure}</div>`, part };
+  });
+  const runtimes = bars.map(({ entry }) => entry.runtime!).sort((a, b) => a - b);
+  const quantile = (share: number) => duration(runtimes[Math.ceil(share * runtimes.length) - 1]);
+  const sum = runtimes.reduce((sum, runtime) => sum + runtime, 0);
+  const elapsed = lengthOf(stretches) / 1e6;
+  const facts = bars.length
+    ? {
+      "Elapsed": duration(elapsed),
+      "Sum of run times": duration(sum),
+      "Mean at once": (sum / elapsed).toFixed(1),
+      "Median run time": quantile(0.5),
+      "95 % took at most": quantile(0.95),
+      "Longest run time": quantile(1),
+      "Needed a retry": tasks(entries.filter(({ attempts }) => attempts! > 1).length),
+    }
+    : {};
+  const list = Object.entries(facts).map(([name, value]) =>
+    `<div><dt>${name}</dt><dd>${value}</dd></div>`
+  );
+  const unreadable = entries.filter((entry) => entry.unreadable);
+  const names = unreadable.slice(0, 5).map(({ id, state }) => `${state}/${id}.json`);
+  const others = unreadable.length > 5 ? ` and ${number(unreadable.length - 5)} more` : "";
+  const warning = `Cannot be read as a task: ${escape(names.join(", "))}${others}.`;
+  const none = "This list is empty: schedule tasks, run them, and make this report again.";
+  const body = [
+    `<dl class="counts">${counts.map(({ figure }) => figure).join("")}</dl>`,
+    `<div class="share" aria-hidden="true">${counts.map(({ part }) => part).join("")}</div>`,
+    list.length ? `<dl class="facts">${list.join("")}</dl>` : "",
+    unreadable.length ? `<p class="warning">${warning}</p>` : "",
+  ];
+  const note = entries.length ? `${tasks(entries.length)} in all.` : none;
+  return section("Totals", note, body.join(""));
+}
+
+function timelineSection({ entries, bars, lanes, start, stretches }: Timeline): string {
+  if (!bars.length) return section("Timeline", "No finished task to draw yet.", "");
+  const ended = entries.filter(({ state }) => state === "done" || state === "fail").length;
+  const untimed = tasks(ended - bars.length);
+  const notes = [
+    `A lane for each process, from ${time(start)}`,
+    ` to ${time(start + stretches.at(-1)![1] / 1000)}.`,
+    stretches.length > 1 ? " Pauses are cut short." : "",
+    ended > bars.length ? ` Not drawn: ${untimed} without times, as after a crash.` : "",
+  ];
+  const label = `Timeline of ${tasks(bars.length)} in ${lanes} lanes`;
+  const body = `<div class="tools"><span class="legend"><i class="done"></i>done
+<i class="fail"></i>failed</span><span role="group" aria-label="Zoom"><button data-zoom="0.5"
+aria-label="Zoom out">−</button><button data-zoom="2" aria-label="Zoom in">+</button><button
+data-zoom="0">Whole</button></span></div><canvas tabindex="0" role="application"
+aria-label="${label}" aria-describedby="keys"></canvas><output aria-live="polite">Point at a task
+to see what it is.</output><p class="note" id="keys">Keys, when the timeline has the focus:
+<kbd>←</kbd> <kbd>→</kbd> go through the tasks, <kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> zoom.</p>
+<noscript>The timeline is drawn by a script, and this browser runs none.</noscript>`;
+  return section("Timeline", notes.join(""), body);
+}
+
+/** What the script of the page draws, in columns to be small. */
+function timelineData({ bars, start, stretches }: Timeline): string {
+  const data = {
+    first: start,
+    stretches,
+    ids: bars.map(({ entry }) => entry.id),
+    starts: bars.map(({ start }, index) => start - (bars[index - 1]?.start ?? 0)),
+    durations: bars.map(({ duration }) => duration),
+    lanes: bars.map(({ lane }) => lane),
+    failed: bars.flatMap(({ entry }, index) => entry.state === "fail" ? [index] : []),
+  };
+  return JSON.stringify(data).replaceAll("<", "\\u003c");
+}
+
+function runTimesSection(bars: Bar[]): string {
+  if (!bars.length) return section("Run times", "No finished task to count yet.", "");
+  const { bins, ticks, logarithmic } = histogram(bars);
+  const most = bins.reduce((most, { count }) => Math.max(most, count), 1);
+  const step = Math.max(1, niceStep(most / 4, false));
+  const levels = Array.from({ length: Math.ceil(most / step) + 1 }, (_, level) => level * step);
+  const height = (count: number) => count && Math.max(2, count / levels.at(-1)! * 180);
+  const lines = levels.map((count) => {
+    const y = 190 - height(count);
+    return `<line x2="100%" y1="${y}" y2="${y}"/><text x="-8" y="${y + 4}">${number(count)}</text>`;
+  });
+  const width = 100 / bins.length;
+  const columns = bins.map(({ from, to, count, failed }, index) => {
+    const rect = (state: string, count: number) =>
+      `<rect class="${state}" x="${index * width}%" width="${width}%"` +
+      ` y="${190 - height(count)}" height="${height(count)}"/>`;
+    const label = `${duration(from)} to ${duration(to)}: ${tasks(count)}, ${number(failed)} failed`;
+    const drawn = `<title>${label}</title>${rect("done", count)}${rect("fail", failed)}`;
+    return count ? `<g role="listitem" aria-label="${label}">${drawn}</g>` : "";
+  });
+  const labels = ticks.map(({ value, at }) =>
+    `<line class="tick" x1="${at}%" x2="${at}%" y1="190" y2="195"/>` +
+    `<text class="tick" x="${at}%" y="211">${duration(value)}</text>`
+  );
+  const note = `How many tasks ran for how long${logarithmic ? ", on a logarithmic scale" : ""}.`;
+  const drawn = [...lines, ...columns, ...labels].join("");
+  return section("Run times", note, `<svg role="list" aria-label="${note}">${drawn}</svg>`);
+}
+
+/** Bins with round limits; each is wider by a factor if some tasks ran far longer than others. */
+function histogram(bars: Bar[]) {
+  const runtimes = bars.map(({ duration }) => duration / 1e6).sort((a, b) => a - b);
+  const [shortest, longest] = [runtimes[0], runtimes.at(-1)!];
+  const logarithmic = longest > 30 * shortest;
+  const margin = logarithmic ? 0 : Math.max(0, longest * 0.1 - (longest - shortest)) / 2;
+  const step = logarithmic
+    ? 1 / Math.max(1, Math.min(10, Math.floor(24 / Math.log10(longest / shortest))))
+    : niceStep((longest - shortest + 2 * margin) / 20);
+  const scale = (value: number) => (logarithmic ? Math.log10(value) : value) / step;
+  const limit = (bin: number) => logarithmic ? 10 ** (bin * step) : bin * step;
+  const low = Math.floor(scale(shortest - margin) + 1e-9);
+  const length = Math.floor(scale(longest + margin) + 1e-9) + 1 - low;
+  const bins = Array.from({ length }, (_, bin) => {
+    return { from: limit(low + bin), to: limit(low + bin + 1), count: 0, failed: 0 };
+  });
+  for (const { entry, duration } of bars) {
+    const bin = bins[Math.floor(scale(duration / 1e6) + 1e-9) - low];
+    bin.count++;
+    if (entry.state === "fail") bin.failed++;
+  }
+  const isDense = longest < 100 * shortest;
+  const small = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1]
+    .flatMap((decade) => isDense ? [decade, 2 * decade, 5 * decade] : [decade]);
+  const large = [10, 30, 60, 180, 600, 1800, 3600, 10800, 36000, 86400, 259200, 864000, 2592000]
+    .filter((_, index) => isDense || index % 2 === 0);
+  const values = logarithmic
+    ? [...small, ...large]
+    : bins.map(({ from }) => from).filter((_, bin) => (low + bin) % Math.ceil(length / 4) === 0);
+  const ticks = values.map((value) => ({ value, at: (scale(value) - low) / length * 100 }))
+    .filter(({ at }) => at > -1e-6 && at < 100.000001);
+  return { bins, logarithmic, ticks };
+}
+
+const PROGRAM = /^Error: `([^`\s]+)[^`]*` (exited with code \d+|was killed by \w+)/;
+
+function failuresSection(directory: string, entries: Entry[]): string {
+  const groups = new Map<string, Entry[]>();
+  for (const entry of entries) {
+    const { message } = entry.failure ?? {};
+    if (message === undefined) continue;
+    // of a program, the words and what it has printed differ
+    const [, program, how] = PROGRAM.exec(message) ?? [];
+    const kind = program ? `${program} ${how}` : message;
+    if (!groups.has(kind)) groups.set(kind, []);
+    groups.get(kind)!.push(entry);
+  }
+  if (!groups.size) return section("Failures", "No task has failed.", "");
+  const command = ({ id }: Entry) => {
+    const path = quote(`${directory}/fail/${id}.json`);
+    const code = `<code>forrest exec ${escape(path)} --raise</code>`;
+    return `<div class="command">${code}<button>Copy</button></div>`;
+  };
+  const fold = (title: string, body: string) =>
+    `<details><summary>${title}</summary>${body}</details>`;
+  const sorted = [...groups].sort(([, a], [, b]) => b.length - a.length);
+  const rows = sorted.slice(0, 50).map(([, [first, ...others]]) => {
+    const { message } = first.failure!;
+    const stack = first.failure?.stack ?? "";
+    const left = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
+    const same = others.slice(0, 20).map(command).join("") + left;
+    const cell = [
+      `<pre>${escape(cut(message, 1000))}</pre>${command(first)}`,
+      stack && fold("Stack", `<pre>${escape(cut(stack, 4000))}</pre>`),
+      same && fold(`The same in ${tasks(others.length)} more`, same),
+    ];
+    return `<tr><td>${number(others.length + 1)}</td><td>${cell.join("")}</td></tr>`;
+  });
+  const failed = sorted.reduce((sum, [, group]) => sum + group.length, 0);
+  const rare = groups.size > 50 ? ` (the ${number(groups.size - 50)} rarest are left out)` : "";
+  const messages = `${number(groups.size)} ${groups.size === 1 ? "message" : "messages"}${rare}`;
+  const note = `${tasks(failed)} with ${messages}. Each command runs its task again, in the ` +
+    "terminal, and throws what it throws.";
+  const names = ["Tasks", "Message, and how to reproduce it"];
+  const head = names.map((name) => `<th scope="col">${name}</th>`).join("");
+  const table = `<table><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
+  return section("Failures", note, table);
+}
+
+// ---------------- what the script of the page has too: the text of each, and nothing around it
+
+/** A time in the units that suit it, so that times `step` apart differ. */
+function duration(seconds: number, step = seconds / 60): string {
+  if (!seconds) return "0 s";
+  const digits = Math.min(15, Math.max(3, 1 + Math.ceil(Math.log10(seconds / step))));
+  const rounded = Number(seconds.toPrecision(digits));
+  const [unit, size] = rounded < 1e-3 ? ["µs", 1e-6] : rounded < 1 ? ["ms", 1e-3] : ["s", 1];
+  if (rounded < 60) return `${Number((rounded / (size as number)).toPrecision(digits))} ${unit}`;
+  const parts: string[] = [];
+  const least = [86400, 3600, 60, 1].find((size) => size <= step);
+  let rest = least ? Math.round(seconds / least) * least : rounded;
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]] as const) {
+    if (rest >= size) parts.push(`${Math.floor(rest / size)} ${unit}`);
+    rest %= size;
+    if (size <= step) return parts.join(" ");
+  }
+  return [...parts, rest ? `${Number(rest.toFixed(6))} s` : ""].join(" ").trim();
+}
+
+/** The least round number from `value` up: 1, 2 or 5 with zeros, or a round time. */
+function niceStep(value: number, isTime = true): number {
+  const power = 10 ** Math.floor(Math.log10(value));
+  const decimal = power * [1, 2, 5, 10].find((factor) => factor * power > value * 0.999999)!;
+  if (!isTime || decimal <= 20) return decimal;
+  const times = [30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
+  return times.find((time) => time > value * 0.999999) ?? 86400 * niceStep(value / 86400, false);
+}

@@ -1,0 +1,168 @@
+/**
+ * What lives on a terminal while tasks run: what they print, and below it a line with the progress.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { locate, type State, type Stream, type TaskList } from "../mod.ts";
+import {
+  columns,
+  cut,
+  duration,
+  isTerminal,
+  paint,
+  printable,
+  widthOf,
+  write,
+} from "./terminal.ts";
+
+/** What has been printed of a line, by a task, or by several: then `id` has all of theirs. */
+type Begun = { id: string; stream: Stream; text: string };
+
+const LONGEST = 1e6; // characters of a line that are kept together
+
+/** Puts together what tasks print, so that the lines of several do not mix. */
+class Lines {
+  #begun = new Map<string, Begun>();
+
+  /** Adds what a task has printed; gives the lines that are whole now. */
+  add(text: string, stream: Stream, id: string): string {
+    const key = `${stream} ${id}`;
+    const before = this.#begun.get(key)?.text ?? "";
+    const whole = before + text;
+    const last = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
+    const end = whole.length > LONGEST ? whole.length : last && before.length + last;
+    this.#begun.set(key, { id, stream, text: whole.slice(end) });
+    if (end === whole.length) this.#begun.delete(key);
+    return whole.slice(0, end);
+  }
+
+  /** Takes the lines that a task has begun; those of all tasks, without an id. */
+  take(id?: string): Begun[] {
+    const isIts = (ids: string) => id === undefined || ids === id || ids.split(",").includes(id);
+    const taken = [...this.#begun].filter(([, begun]) => isIts(begun.id));
+    for (const [key] of taken) this.#begun.delete(key);
+    return taken.map(([, begun]) => begun);
+  }
+}
+
+/** The terminal, if there is one: text, and below it a line that is written anew again and again. */
+export class Screen {
+  /** Whether there is a live line. */
+  readonly isLive: boolean;
+  #line = "";
+  #lines = new Lines();
+
+  constructor(isWanted: boolean) {
+    this.isLive = isWanted && isTerminal("stderr") && process.env.TERM !== "dumb";
+  }
+
+  /** Writes the live line anew. */
+  show(line: string): void {
+    const erasure = this.#erasure();
+    this.#line = line;
+    write("stderr", erasure + line);
+  }
+
+  /** What removes the live line; several rows, if the terminal has become narrower and wrapped it. */
+  #erasure(): string {
+    if (!this.#line) return "";
+    const rows = Math.ceil(widthOf(this.#line) / columns());
+    this.#line = "";
+    return `\r${rows > 1 ? `\x1b[${rows - 1}A` : ""}\x1b[J`;
+  }
+
+  /** Writes above the live line. */
+  print(text: string, stream: Stream): void {
+    const line = this.#line;
+    if (line) write("stderr", this.#erasure());
+    write(stream, text);
+    if (line) this.show(line);
+  }
+
+  /** Writes what a task has printed, in whole lines, so that those of several tasks do not mix. */
+  output(text: string, stream: Stream, id: string): void {
+    const lines = this.#lines.add(text, stream, id);
+    if (lines) this.print(this.isLive ? lines.replace(/\n?$/, "\n") : lines, stream);
+  }
+
+  /** Ends the lines that a task has begun; those of all tasks, without an id. */
+  flush(id?: string): void {
+    for (const { text, stream } of this.#lines.take(id)) this.print(`${text}\n`, stream);
+  }
+
+  /** Removes the live line. */
+  end(): void {
+    this.flush();
+    write("stderr", this.#erasure());
+  }
+}
+
+/** What is known of a list while it is worked on, by this run and by others. */
+export class Progress {
+  readonly tasks: Pick<TaskList, "count" | "paths">;
+  #begin = performance.now();
+  #counts: Record<State, number>;
+  #endedBefore: number;
+  #nextLook = 0;
+  #claims = new Map<string, number>(); // their paths, and when they were first seen
+
+  constructor(tasks: Progress["tasks"]) {
+    this.tasks = tasks;
+    this.#counts = tasks.count();
+    this.#endedBefore = this.#counts.done + this.#counts.fail;
+  }
+
+  /** Counts the tasks in each state, but spends no more than a twentieth of the time on that. */
+  counts(): Record<State, number> {
+    const now = performance.now();
+    if (now < this.#nextLook) return this.#counts;
+    this.#counts = this.tasks.count();
+    const claims = [...this.tasks.paths("running")];
+    this.#claims = new Map(claims.map((claim) => [claim, this.#claims.get(claim) ?? now]));
+    this.#nextLook = now + Math.max(150, 20 * (performance.now() - now));
+    return this.#counts;
+  }
+
+  /** Seconds since the beginning. */
+  elapsed(): number {
+    return (performance.now() - this.#begin) / 1000;
+  }
+
+  /**
+   * A bar, and as much as fits of: counts, time left, rate, the task that runs for longest. Some
+   * columns stay free for the `^C` that a terminal shows.
+   */
+  line(width: number): string {
+    const { todo, running, done, fail } = this.counts();
+    const total = todo + running + done + fail;
+    const rate = (done + fail - this.#endedBefore) / this.elapsed();
+    const left = rate > 0 ? duration((todo + running) / rate) : "?";
+    const parts = [
+      `${done}/${total} done`,
+      `, ${fail} failed`,
+      `, ${running} running`,
+      ` · ${left} left`,
+      ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s`,
+      this.#longest(),
+    ];
+    let text = "";
+    for (const part of parts) if (widthOf(text + part) < width - 13) text += part;
+    const cells = Math.max(0, Math.min(40, width - widthOf(text) - 4));
+    return `${bar(cells, total ? (done + fail) / total : 1)} ${text}`;
+  }
+
+  #longest(): string {
+    const [[claim, since] = []] = [...this.#claims].sort(([, a], [, b]) => a - b);
+    if (!claim) return "";
+    const id = cut(printable(locate(claim).id), 30);
+    return ` · ${id} runs for ${duration((performance.now() - since!) / 1000)}`;
+  }
+}
+
+function bar(cells: number, share: number): string {
+  const full = Math.round(cells * Math.min(1, share));
+  const empty = "░".repeat(cells - full);
+  return paint("green", "█".repeat(full), "stderr") + paint("dim", empty, "stderr");
+}

@@ -1,0 +1,121 @@
+/**
+ * What the command writes: text that fits, on a terminal or elsewhere.
+ *
+ * @module
+ */
+
+import { fstatSync, writeSync } from "node:fs";
+import process from "node:process";
+import type { Stream } from "../mod.ts";
+
+const descriptors = { stdin: 0, stdout: 1, stderr: 2 };
+
+/** Whether a person is at the other end. */
+export function isTerminal(stream: "stdin" | Stream): boolean {
+  const isDevice = fstatSync(descriptors[stream]).isCharacterDevice();
+  return isDevice && process.getBuiltinModule("node:tty").isatty(descriptors[stream]); // which Bun takes 10 ms to load
+}
+
+/** How wide the terminal is now. */
+export function columns(): number {
+  try {
+    const { stdout, stderr } = process;
+    return (stderr.isTTY ? stderr : stdout).getWindowSize()[0] || 80;
+  } catch {
+    return 80; // it is gone
+  }
+}
+
+/** How wide a line on the standard output may be. */
+export const widthOfOutput = (): number => isTerminal("stdout") ? columns() : 200;
+
+/** Writes a text, unless nobody reads it any more. */
+export function write(stream: Stream, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) {
+    try {
+      written += writeSync(descriptors[stream], bytes, written);
+    } catch (error) {
+      const { code } = error as { code?: string };
+      if (code === "EPIPE" || code === "EIO") return;
+      if (code !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1); // for the reader of a full pipe
+    }
+  }
+}
+
+/** A word as a shell reads it back. */
+export function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+// ------------------------------------------------------------------------------------- text
+
+export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
+
+/** A time, to two digits or so. */
+export function duration(seconds: number): string {
+  const rounded = Number(seconds.toPrecision(2));
+  if (rounded < 1) return `${Number((rounded * 1000).toPrecision(2))} ms`;
+  if (rounded < 10) return `${rounded} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48
+    ? `${hours} h ${minutes % 60} min`
+    : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** Text in one line, without the control characters that an id or a value may hold. */
+export function printable(text: string): string {
+  // deno-lint-ignore no-control-regex
+  const plain = text.replace(/\x1b\[[\d;]*m/g, ""); // without colors
+  // deno-lint-ignore no-control-regex
+  return plain.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, (character) => {
+    const escaped = JSON.stringify(character).slice(1, -1);
+    return escaped === character ? `\\x${character.charCodeAt(0).toString(16)}` : escaped;
+  });
+}
+
+// `@std/cli/unicode-width` would know all of this, but its table is not on the npm registry
+const WIDE =
+  /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\u3000-\u303f\uff01-\uff60]/u;
+const NARROW = /^[ -~\u00a0-\u02ff·…█░]*$/;
+
+/** How many columns a text takes. */
+export function widthOf(text: string): number {
+  // deno-lint-ignore no-control-regex
+  const plain = text.replace(/\x1b\[\d+m/g, "");
+  if (NARROW.test(plain)) return plain.length;
+  return Array.from(plain, widthOfCharacter).reduce((sum, width) => sum + width, 0);
+}
+
+function widthOfCharacter(character: string): number {
+  if (/[\p{Mark}\p{Format}]/u.test(character)) return 0;
+  return WIDE.test(character) ? 2 : 1;
+}
+
+/** As much of a text as fits, with an ellipsis if something is missing. */
+export function cut(text: string, width: number): string {
+  if (text.length * 2 <= width || widthOf(text) <= width) return text;
+  let used = 1;
+  let kept = "";
+  for (const character of text) {
+    used += widthOfCharacter(character);
+    if (used > width) break;
+    kept += character;
+  }
+  return `${kept}…`;
+}
+
+const COLORS = { red: 31, green: 32, dim: 2 };
+
+/** Colored text, on a terminal whose user has nothing against it. */
+export function paint(color: keyof typeof COLORS, text: string, stream: Stream = "stdout"): string {
+  const { NO_COLOR, TERM } = process.env;
+  const isPlain = NO_COLOR || TERM === "dumb" || !isTerminal(stream);
+  if (!text || isPlain) return text;
+  return `\x1b[${COLORS[color]}m${text}\x1b[0m`;
+}

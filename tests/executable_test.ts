@@ -1,0 +1,47 @@
+/**
+ * What the executable must do beyond what the command does: see also the tests of that.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { asExecutable, how, program, temporary, test } from "./cli_helpers.ts";
+
+asExecutable(() => {
+  test(
+    "the executable ignores `.env` and `bunfig.toml` beside it, and is the runner of its own tasks",
+    {
+      skip: program ? false : how,
+    },
+    () => {
+      using list = temporary();
+      writeFileSync(list.file(".env"), "SECRET=from-a-file\n");
+      writeFileSync(list.file("bunfig.toml"), 'preload = ["./nowhere.ts"]\n');
+      writeFileSync(
+        list.file("own.ts"),
+        "export const secret = () => process.env.SECRET ?? 'none';\n",
+      );
+      list.forrestWith("x\n", "add", "list", "./own.ts#secret");
+      const { code, stdout, stderr } = list.forrest("run", "list");
+      assert.match(stdout, /^done .* "none"$/m);
+      assert.deepEqual([code, stderr], [0, ""]);
+    },
+  );
+
+  test("the executable runs TypeScript tasks with relative imports and packages of their project", {
+    skip: program ? false : how,
+  }, () => {
+    using list = temporary();
+    list.write("node_modules/shouting/package.json", '{ "name": "shouting", "main": "main.js" }');
+    list.write("node_modules/shouting/main.js", "exports.shout = (text) => text.toUpperCase();");
+    list.write("lib/ending.ts", "export enum Ending { Loud = '!' }");
+    list.write(
+      "own.ts",
+      `import { shout } from "shouting"; import { Ending } from "./lib/ending.ts";
+     await Promise.resolve();
+     export const call = (text: string): string => shout(text) + Ending.Loud;`,
+    );
+    list.forrestWith("run\n", "add", "list", "./own.ts#call");
+    assert.match(list.forrest("run", "list").stdout, /^done .* "RUN!"$/m);
+  });
+});
