@@ -182,7 +182,7 @@ async function store({ folder }: Copy, value: unknown): Promise<number> {
   const once = () => decode(JSON.parse(JSON.stringify(encode(value, "value"))));
   once();
   const times: number[] = [];
-  for (let time = 0; time < 5; time++) times.push(await seconds(once));
+  for (let time = 0; time < 11; time++) times.push(await seconds(once));
   return 1 / median(times);
 }
 
