@@ -1,9 +1,6 @@
 /**
- * Measures forrest against floors that are measured in the same run, and prints a table of ratios.
- *
- * Run it with `deno task bench`, or with `deno run -A mod_bench.ts [PATTERN]` or `bun mod_bench.ts
- * [PATTERN]` for the rows whose names contain PATTERN. `FORREST_BENCH_TASKS=1000000` makes the large
- * list as large as that.
+ * Compares forrest with floors that are measured in the same run. `FORREST_BENCH_TASKS=1000000` makes the
+ * large list as large as that.
  *
  * @module
  */
@@ -13,25 +10,41 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { command, defer, map, TaskList } from "./mod.ts";
-import { decode, encode } from "./src/values.ts";
-import { compute, noop, wait } from "./tests/fixtures/bench.ts";
+import { command, defer, map, TaskList } from "../mod.ts";
+import { codecOf, median, printTable, quiet, runtime, seconds, start } from "./instruments.ts";
+import { compute, noop, wait } from "./tasks.ts";
 
-const runtime = globalThis.Deno ? "Deno" : "Bun";
-const prefix = globalThis.Deno ? [process.execPath, "run", "-A"] : [process.execPath];
-const pattern = process.argv[2] ?? "";
-const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "forrest-bench-"));
 const rows: string[][] = [];
+let scratch: string;
 let lists = 0;
 
-/** Seconds that `action` takes. */
-async function seconds(action: () => unknown): Promise<number> {
-  const begin = performance.now();
-  await action();
-  return (performance.now() - begin) / 1000;
+/** Prints a table of the rows whose names contain one of the `parts`, or of all. */
+export async function compareWithFloors(parts: string[]): Promise<void> {
+  scratch = fs.mkdtempSync(path.join(os.tmpdir(), "forrest-bench-"));
+  try {
+    for (const [name, measure] of measurements) {
+      if (!parts.length || parts.some((part) => name.includes(part))) await measure();
+    }
+  } finally {
+    fs.rmSync(scratch, { recursive: true });
+  }
+  printTable(["what", "forrest", "floor", "ratio", "bar"], rows);
 }
+
+const measurements: [name: string, measure: () => Promise<void>][] = [
+  ["large list", largeList], // first, as this shows the memory of a process that has done nothing else
+  ["values", values],
+  ["fresh processes", freshProcesses],
+  ["kept runners", keptRunners],
+  ["schedule", schedule],
+  ["waiting tasks", waitingTasks],
+  ["building", building],
+  ["import", importing],
+  ["map, no-op", () => mapping("no-op", noop, 20_000)],
+  ["map, 1 ms", () => mapping("1 ms", compute, 1000)],
+  ["programs", programs],
+];
 
 /** The median of a few pairs, which are measured in turn, as the speed of a machine drifts; of two, the worse. */
 async function pairs(ours: () => unknown, floor: () => unknown, times = 5, before = () => {}) {
@@ -51,15 +64,11 @@ function row(name: string, ours: string, floor: string, ratio: number, bar: stri
   console.error(cells.join(" | "));
 }
 
-/**
- * Waits until what was removed before is forgotten: for a while, an ext4 without a journal does not use
- * its inodes again, and looks at each whenever a file is made. That can halve the speed of all that makes
- * thousands of files. It may take a minute, which is too long for a benchmark: begin it on a quiet disk.
- */
-const quiet = () => sleep(5500);
-
 const perSecond = (count: number, time: number) => `${Math.round(count / time)}/s`;
-const isWanted = (name: string) => name.includes(pattern);
+
+function ms(time: number): string {
+  return `${(time * 1000).toFixed(0)} ms`;
+}
 
 /** A new list of so many tasks that do nothing. */
 async function listOf(
@@ -112,8 +121,7 @@ function movePlainly(folder: string, names: string[]): void {
   }
 }
 
-// first, as this shows the memory of a process that has done nothing else
-if (isWanted("large list")) {
+async function largeList(): Promise<void> {
   const large = Number(process.env.FORREST_BENCH_TASKS || 10_000);
   const costs: number[][] = [];
   for (const count of [Math.min(large, 10_000) / 10, large]) {
@@ -140,9 +148,10 @@ if (isWanted("large list")) {
   row("large list, memory", `${rss.toFixed(0)} MB`, "300 MB", rss / 300, "<= 1");
 }
 
-if (isWanted("values")) {
+async function values(): Promise<void> {
   const doubles = Float64Array.from({ length: 10_000_000 }, () => Math.random());
   const numbers = Array.from({ length: 1_000_000 }, () => Math.random());
+  const { encode, decode } = await codecOf(new URL("..", import.meta.url));
   const store = (value: unknown) => decode(JSON.parse(JSON.stringify(encode(value, "value"))));
   const bytes = new Uint8Array(doubles.buffer);
   const [ours, floor] = await pairs(() => store(doubles), () => {
@@ -156,16 +165,16 @@ if (isWanted("values")) {
   row("values, a million numbers", ms(array), ms(json), array / json, "<= 1.5");
 }
 
-if (isWanted("fresh processes")) {
+async function freshProcesses(): Promise<void> {
   const count = 400;
   // beside the task module, so that both find the same configuration
-  const empty = fileURLToPath(new URL("./tests/fixtures/empty.ts", import.meta.url));
+  const empty = fileURLToPath(new URL("./empty.ts", import.meta.url));
   const input = "x\n".repeat(count);
   const lists = await Promise.all(Array.from({ length: 3 }, () => listOf(count)));
   await quiet();
   const [ours, floor] = await pairs(
     () => consume(lists.pop()!.run({ processes: 2 })),
-    () => execFileSync("xargs", ["-P2", "-n1", ...prefix, empty], { input }),
+    () => execFileSync("xargs", ["-P2", "-n1", ...start, empty], { input }),
     3,
   );
   const bar = runtime === "Deno" ? "0.85" : "0.8";
@@ -178,7 +187,7 @@ if (isWanted("fresh processes")) {
   );
 }
 
-if (isWanted("kept runners")) {
+async function keptRunners(): Promise<void> {
   const count = 5000;
   const [ourLists, plainLists] = [[], []] as TaskList[][];
   for (let time = 0; time < 2; time++) {
@@ -202,18 +211,18 @@ if (isWanted("kept runners")) {
   row("kept runners, fresh ones", perSecond(count, ours), perSecond(200, fresh), ratio, bar);
 }
 
-if (isWanted("schedule")) {
+async function schedule(): Promise<void> {
   const count = 10_000;
-  const schedule = async () => {
+  const scheduling = async () => {
     const tasks = new TaskList(path.join(scratch, `list${lists++}`));
     const all = Array.from({ length: count }, () => tasks.schedule(defer(noop)));
     await Promise.all(all);
   };
-  const [ours, floor] = await pairs(schedule, () => writePlainly(count), 2);
+  const [ours, floor] = await pairs(scheduling, () => writePlainly(count), 2);
   row("schedule", perSecond(count, ours), perSecond(count, floor), floor / ours, ">= 1");
 }
 
-if (isWanted("waiting tasks")) {
+async function waitingTasks(): Promise<void> {
   const tasks = await listOf(200, wait, 100);
   await quiet();
   let begun = 0;
@@ -232,13 +241,9 @@ if (isWanted("waiting tasks")) {
   );
 }
 
-function ms(time: number): string {
-  return `${(time * 1000).toFixed(0)} ms`;
-}
-
 const pass = (value: unknown) => value;
 
-if (isWanted("building")) {
+async function building(): Promise<void> {
   const build = (count: number) =>
     seconds(() => {
       let chain: unknown = 0;
@@ -262,16 +267,16 @@ if (isWanted("building")) {
   }
 }
 
-if (isWanted("import")) {
-  const [empty, importing] = ["nothing.ts", "import.ts"].map((name) => path.join(scratch, name));
+async function importing(): Promise<void> {
+  const [empty, full] = ["nothing.ts", "import.ts"].map((name) => path.join(scratch, name));
   fs.writeFileSync(empty, "\n");
   fs.writeFileSync(
-    importing,
-    `import ${JSON.stringify(new URL("./mod.ts", import.meta.url).href)};\n`,
+    full,
+    `import ${JSON.stringify(new URL("../mod.ts", import.meta.url).href)};\n`,
   );
-  const start = (file: string) => () => spawnSync(prefix[0], [...prefix.slice(1), file]);
-  start(importing)();
-  const [ours, floor] = await pairs(start(importing), start(empty), 21);
+  const starting = (file: string) => () => spawnSync(start[0], [...start.slice(1), file]);
+  starting(full)();
+  const [ours, floor] = await pairs(starting(full), starting(empty), 21);
   const more = `+${((ours - floor) * 1000).toFixed(1)} ms`;
   row("import", `${ms(ours)} (${more})`, ms(floor), ours / floor, "+5 ms");
 }
@@ -298,11 +303,14 @@ function workerpool(call: string, count: number): number {
   return Number(execFileSync("node", ["main.js"], { cwd: folder, encoding: "utf8" }));
 }
 
-for (const [name, call, count] of [["no-op", noop, 20_000], ["1 ms", compute, 1000]] as const) {
-  if (!isWanted(`map, ${name}`)) continue;
+async function mapping(
+  name: string,
+  call: (item: number) => unknown,
+  count: number,
+): Promise<void> {
   if (spawnSync("npm", ["--version"]).status !== 0) {
     console.error(`map, ${name}: not compared, as there is no npm to install workerpool with`);
-    continue;
+    return;
   }
   const ours: number[] = [];
   const floors: number[] = [];
@@ -312,7 +320,7 @@ for (const [name, call, count] of [["no-op", noop, 20_000], ["1 ms", compute, 10
     ours.push(await seconds(() => consume(results)));
     floors.push(workerpool(call === noop ? "noop" : "compute", count));
   }
-  const [our, floor] = [ours.sort()[1], floors.sort()[1]];
+  const [our, floor] = [median(ours), median(floors)];
   row(
     `map, ${name}, workerpool`,
     perSecond(count, our),
@@ -322,34 +330,26 @@ for (const [name, call, count] of [["no-op", noop, 20_000], ["1 ms", compute, 10
   );
 }
 
-if (isWanted("programs")) {
+async function programs(): Promise<void> {
   if (spawnSync("parallel", ["--version"]).status !== 0) {
     console.error("programs: not compared, as GNU parallel is not installed");
-  } else {
-    const [lists, log] = [[] as TaskList[], path.join(scratch, "joblog")];
-    for (let time = 0; time < 3; time++) {
-      const tasks = new TaskList(path.join(scratch, `programs${time}`));
-      await Promise.all(Array.from({ length: 500 }, () => tasks.schedule(command(["true"]))));
-      lists.push(tasks);
-    }
-    const input = "true\n".repeat(500);
-    const [ours, floor] = await pairs(
-      () => consume(lists.pop()!.run({ processes: 2 })),
-      () =>
-        execFileSync("parallel", ["-j2", "--joblog", log], {
-          input,
-          stdio: ["pipe", "ignore", "ignore"],
-        }),
-      3,
-    );
-    row("programs, parallel", perSecond(500, ours), perSecond(500, floor), floor / ours, "> 1");
+    return;
   }
+  const [lists, log] = [[] as TaskList[], path.join(scratch, "joblog")];
+  for (let time = 0; time < 3; time++) {
+    const tasks = new TaskList(path.join(scratch, `programs${time}`));
+    await Promise.all(Array.from({ length: 500 }, () => tasks.schedule(command(["true"]))));
+    lists.push(tasks);
+  }
+  const input = "true\n".repeat(500);
+  const [ours, floor] = await pairs(
+    () => consume(lists.pop()!.run({ processes: 2 })),
+    () =>
+      execFileSync("parallel", ["-j2", "--joblog", log], {
+        input,
+        stdio: ["pipe", "ignore", "ignore"],
+      }),
+    3,
+  );
+  row("programs, parallel", perSecond(500, ours), perSecond(500, floor), floor / ours, "> 1");
 }
-
-fs.rmSync(scratch, { recursive: true });
-const { node: _node, ...versions } = process.versions;
-const version = versions[runtime.toLowerCase()];
-console.log(`\n${runtime} ${version}, ${os.cpus().length} × ${os.cpus()[0].model}\n`);
-const head = ["what", "forrest", "floor", "ratio", "bar"];
-for (const cells of [head, head.map(() => "---"), ...rows]) console.log(`| ${cells.join(" | ")} |`);
-if (!globalThis.Deno) process.exit(0);

@@ -1,5 +1,5 @@
 /**
- * How claiming grows with the number of runs that share one list: `deno run -A cluster_bench.ts`.
+ * How claiming grows with the number of runs that share one list: `deno run -A bench/cluster.ts`.
  *
  * Each run is a process of its own, as one on each node of a cluster would be, with one kept runner. Its
  * tasks do nothing, so that claiming is what is left. A lost race is a claim that another run was faster
@@ -7,17 +7,17 @@
  * beyond what those can do: the floor is the rate of as many runs with a list each. What tells of a cluster
  * are the lost races, as each of them is two round trips to the file server there.
  *
- * It also runs under Bun: `bun cluster_bench.ts`.
+ * It also runs under Bun: `bun bench/cluster.ts`.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import * as fs from "node:fs";
+import fs from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { TaskList } from "./mod.ts";
-import { ListPool } from "./src/list_pool.ts";
+import { TaskList } from "../mod.ts";
+import { start } from "./instruments.ts";
 
 const TASKS = 100_000;
 const RUNS = [1, 8, 32]; // the last one is to end the list
@@ -29,20 +29,26 @@ const folder = fs.existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 
 /** What one run reports at its end. */
 interface Report {
-  /** Milliseconds, by the clock of all, and the places in the list of its claims. */
+  /** When its tasks have started, in milliseconds by the clock of all, and their places in the list. */
   claims: [time: number, place: number][];
+  /** How many claims it has tried; none, if they were not made by `node:fs`, which shows them. */
+  tried: number;
   lost: number;
 }
 
 /** Runs the list until it is drained or this process is told to end, and prints a report. */
 async function work(directory: string): Promise<void> {
-  const report: Report = { claims: [], lost: 0 };
-  const claim = ListPool.prototype.claim;
-  ListPool.prototype.claim = function (id) {
-    const claimed = claim.call(this, id);
-    if (claimed) report.claims.push([performance.timeOrigin + performance.now(), Number(id)]);
-    else report.lost++;
-    return claimed;
+  const report: Report = { claims: [], tried: 0, lost: 0 };
+  const { renameSync } = fs;
+  fs.renameSync = (from, to) => {
+    const isClaim = /\/todo\/[^/]+$/.test(`${from}`) && /\/running\/[^/]+$/.test(`${to}`);
+    if (isClaim) report.tried++;
+    try {
+      renameSync(from, to);
+    } catch (error) {
+      if (isClaim) report.lost++;
+      throw error;
+    }
   };
   const stop = new AbortController();
   process.stdin.once("end", () => stop.abort()).resume();
@@ -52,7 +58,9 @@ async function work(directory: string): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   const options = { processes: 1, tasksPerProcess: Infinity, concurrency: 4, signal: stop.signal };
-  for await (const _ of tasks.run(options));
+  for await (const { id, started } of tasks.run(options)) {
+    report.claims.push([Date.parse(started!), Number(id)]);
+  }
   fs.writeSync(1, `${JSON.stringify(report)}\n`);
   process.exit(0);
 }
@@ -77,16 +85,10 @@ async function measure(runs: number, lists: number, seconds: number): Promise<Re
   try {
     const tasks = Math.floor(TASKS / lists);
     for (let list = 0; list < lists; list++) makeList(`${directory}/${list}`, tasks);
-    const flags = "Deno" in globalThis ? ["run", "-A"] : [];
     const self = fileURLToPath(import.meta.url);
     const started = Array.from({ length: runs }, (_, run) => {
-      const child = spawn(
-        process.execPath,
-        [...flags, self, "work", `${directory}/${run % lists}`],
-        {
-          stdio: ["pipe", "pipe", "inherit"],
-        },
-      );
+      const [program, ...words] = [...start, self, "work", `${directory}/${run % lists}`];
+      const child = spawn(program, words, { stdio: ["pipe", "pipe", "inherit"] });
       children.push(child);
       let output = "";
       child.stdout.on("data", (chunk) => output += chunk);
@@ -106,7 +108,8 @@ async function measure(runs: number, lists: number, seconds: number): Promise<Re
     const reports = await Promise.all(started.map(({ report }) => report));
     clearTimeout(timer);
     const claims = reports.flatMap(({ claims }) => claims).sort((a, b) => a[0] - b[0]);
-    return { claims, lost: reports.reduce((sum, { lost }) => sum + lost, 0) };
+    const sum = (name: "tried" | "lost") => reports.reduce((sum, report) => sum + report[name], 0);
+    return { claims, tried: sum("tried"), lost: sum("lost") };
   } finally {
     for (const child of children) child.kill("SIGKILL");
     fs.rmSync(directory, { recursive: true, force: true });
@@ -128,7 +131,7 @@ else {
     const isLast = runs === RUNS.at(-1);
     const [floor] = runs > 1 ? rate(await measure(runs, runs, SECONDS + runs / 4)) : [undefined];
     const report = await measure(runs, 1, isLast ? MOST_SECONDS : SECONDS + runs / 4);
-    const { claims, lost } = report;
+    const { claims, tried, lost } = report;
     const [shared, seconds] = rate(report);
     const distances = claims.map(([, place], rank) => Math.abs(place - rank));
     const distance = distances.reduce((sum, distance) => sum + distance, 0) / claims.length;
@@ -139,7 +142,7 @@ else {
       shared.toFixed(0).padStart(9),
       (floor?.toFixed(0) ?? "").padStart(17),
       (floor ? (shared / floor).toFixed(2) : "").padStart(6),
-      (lost / claims.length).toFixed(3).padStart(17),
+      (tried ? (lost / claims.length).toFixed(3) : "").padStart(17),
       distance.toFixed(0).padStart(11),
     ];
     console.log(cells.join(" "));
