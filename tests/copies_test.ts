@@ -79,10 +79,12 @@ test("the types of the bundle have no error in a project as `bun init` makes it"
 if (onDeno) {
   test("the bundle has every doc comment of the public API", () => {
     assert.deepEqual(documentation(join(bundled, "forrest.js")), documentation(`${project}mod.ts`));
-    const text = read(bundled, "forrest.js");
-    for (const { kind, lines: [line] } of declarations(`${project}mod.ts`)) {
-      if (["function", "class", "variable"].includes(kind)) assert.ok(text.includes(line), line);
-    }
+    const code = read(bundled, "forrest.js");
+    seeDocumented(`${project}mod.ts`, ({ kind }, doc) => {
+      const [line] = doc.split("\n");
+      const isCode = kind === "class" || kind === "function" || kind === "variable";
+      if (isCode) assert.ok(code.includes(line), `the code has lost its comment: ${line}`);
+    });
     const linted = start(bundled, deno(), "doc", "--lint", "forrest.d.ts");
     assert.equal(linted.status, 0, linted.stderr);
   });
@@ -97,21 +99,14 @@ if (onDeno) {
   test("JSR gets the modules of the exports, the documents, and nothing else; no type is slow", () => {
     const { status, stderr } = start(project, deno(), "publish", "--dry-run", "--allow-dirty");
     assert.equal(status, 0, stderr); // as a slow type is an error
-    const published = [...stderr.matchAll(/^ +(file:.+) \([\d.]+\w+\)$/gm)].map(([, url]) => url);
-    const isDocument = (url: string) => /\/(LICENSE|README\.md|docs\/[\w-]+\.md)$/.test(url);
-    const { exports } = JSON.parse(read(project, "deno.json"));
-    const modules = new Set(Object.values<string>(exports).flatMap(modulesOf));
     const root = pathToFileURL(project).href;
-    assert.deepEqual(
-      published.filter((url) => !isDocument(url)).sort(),
-      [`${root}deno.json`, ...modules].sort(),
-    );
-    const documents = published.filter(isDocument).map((url) => url.slice(root.length));
+    const files = [...stderr.matchAll(/^ +(file:.+) \([\d.]+\w+\)$/gm)].map(([, url]) => url);
+    const { exports } = JSON.parse(read(project, "deno.json"));
+    const modules = Object.values<string>(exports).flatMap(modulesOf);
     const docs = existsSync(`${project}docs`) ? readdirSync(`${project}docs`) : [];
-    assert.deepEqual(
-      documents.sort(),
-      ["LICENSE", "README.md", ...docs.map((name) => `docs/${name}`)].sort(),
-    );
+    const others = ["LICENSE", "README.md", "deno.json", ...docs.map((name) => `docs/${name}`)];
+    const expected = new Set([...modules, ...others.map((name) => `${root}${name}`)]);
+    assert.deepEqual(files.sort(), [...expected].sort());
   });
 }
 
@@ -122,35 +117,30 @@ function modulesOf(entry: string): string[] {
   return urls.filter((url) => url.startsWith("file:"));
 }
 
-interface Declaration {
-  kind: string;
-  lines: string[];
+interface Documented {
+  kind?: string;
+  declarationKind?: string;
+  jsDoc?: { doc?: string };
 }
 
-/** What a module exports, with the lines of its doc comments. */
-function declarations(module: string): Declaration[] {
+/** Calls a function on each thing of the public API, members too, for which a module has a doc comment. */
+function seeDocumented(module: string, see: (thing: Documented, doc: string) => void): void {
+  const seeAll = (thing: Documented) => {
+    if (thing.declarationKind === "private") return;
+    if (thing.jsDoc?.doc) see(thing, thing.jsDoc.doc);
+    for (const part of Object.values(thing)) if (part && typeof part === "object") seeAll(part);
+  };
   const { nodes } = JSON.parse(start(project, deno(), "doc", "--json", module).stdout);
-  const [{ symbols }] = Object.values<{ symbols: { declarations: unknown[] }[] }>(nodes);
-  const found = symbols.flatMap(({ declarations }) => declarations) as {
-    kind: string;
-    declarationKind: string;
-    jsDoc?: { doc?: string };
-  }[];
-  return found
-    .filter(({ declarationKind, jsDoc }) => declarationKind === "export" && jsDoc?.doc)
-    .map(({ kind, jsDoc }) => ({ kind, lines: jsDoc!.doc!.split("\n") }));
+  const [{ module_doc, symbols }] = Object.values<{ module_doc: object; symbols: object }>(nodes);
+  seeAll({ jsDoc: module_doc });
+  seeAll(symbols);
 }
 
-/** The doc comments of a module, of what it exports, and of the members of that. */
+/** The doc comments of the public API of a module. */
 function documentation(module: string): string[] {
-  const texts: string[] = [];
-  const { stdout } = start(project, deno(), "doc", "--json", module);
-  JSON.parse(stdout, (key, value) => {
-    if (value?.declarationKind === "private") return undefined;
-    if (key === "doc") texts.push(value);
-    return value;
-  });
-  return texts.sort();
+  const docs: string[] = [];
+  seeDocumented(module, (_thing, doc) => docs.push(doc.trim()));
+  return docs.sort();
 }
 
 // ------------------------------------------------------------------------------------------- set-up
