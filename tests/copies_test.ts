@@ -22,7 +22,7 @@ const folder = realpathSync(mkdtempSync(join(tmpdir(), "forrest-copies-")));
 const bundled = join(folder, "dist");
 
 before(() => {
-  const made = start(project, deno(), "run", "-A", "--no-lock", ".ci/bundle.ts", bundled);
+  const made = start(project, deno(), ["run", "-A", "--no-lock", ".ci/bundle.ts", bundled]);
   assert.equal(made.status, 0, made.stderr);
 });
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -49,6 +49,22 @@ test("the bundle exports what the module does, and says which version it is", as
     assert.ok(head.startsWith(`// ${name} ${version}, made by \`deno task bundle\``), head);
   }
 });
+
+test("the specification holds for the bundle", () => {
+  const specify = onDeno ? ["test", "-A"] : ["test", "--timeout", "300000"];
+  const specified = (module: string) => {
+    const env = { FORREST_MODULE: pathToFileURL(join(bundled, module)).href };
+    return start(project, process.execPath, [...specify, "./mod_test.ts"], env);
+  };
+  assert.notEqual(specified("nowhere.js").status, 0, "the specification has looked elsewhere");
+  const { status, stdout, stderr } = specified("forrest.js");
+  assert.equal(status, 0, withoutPassed(stdout + stderr));
+});
+
+/** What the test runners print, but for the tests that passed. */
+function withoutPassed(output: string): string {
+  return output.split("\n").filter((line) => !/^\(pass\) | \.\.\. ok \(/.test(line)).join("\n");
+}
 
 // --------------------------------------------------------------------- under the strictest compiler
 
@@ -85,19 +101,19 @@ if (onDeno) {
       const isCode = kind === "class" || kind === "function" || kind === "variable";
       if (isCode) assert.ok(code.includes(line), `the code has lost its comment: ${line}`);
     });
-    const linted = start(bundled, deno(), "doc", "--lint", "forrest.d.ts");
+    const linted = start(bundled, deno(), ["doc", "--lint", "forrest.d.ts"]);
     assert.equal(linted.status, 0, linted.stderr);
   });
 
   test("a program that imports the bundle is checked by Deno against its types", () => {
     const place = newPlace("checked", bundled, bundle);
     writeFileSync(join(place, "program.ts"), typedProgram("./forrest.js"));
-    const checked = start(place, deno(), "check", "program.ts");
+    const checked = start(place, deno(), ["check", "program.ts"]);
     assert.equal(checked.status, 0, checked.stderr);
   });
 
   test("JSR gets the modules of the exports, the documents, and nothing else; no type is slow", () => {
-    const { status, stderr } = start(project, deno(), "publish", "--dry-run", "--allow-dirty");
+    const { status, stderr } = start(project, deno(), ["publish", "--dry-run", "--allow-dirty"]);
     assert.equal(status, 0, stderr); // as a slow type is an error
     const root = pathToFileURL(project).href;
     const files = [...stderr.matchAll(/^ +(file:.+) \([\d.]+\w+\)$/gm)].map(([, url]) => url);
@@ -112,7 +128,7 @@ if (onDeno) {
 
 /** The URLs of the local modules that one needs, itself among them. */
 function modulesOf(entry: string): string[] {
-  const { modules } = JSON.parse(start(project, deno(), "info", "--json", entry).stdout);
+  const { modules } = JSON.parse(start(project, deno(), ["info", "--json", entry]).stdout);
   const urls: string[] = modules.map(({ specifier }: { specifier: string }) => specifier);
   return urls.filter((url) => url.startsWith("file:"));
 }
@@ -130,7 +146,7 @@ function seeDocumented(module: string, see: (thing: Documented, doc: string) => 
     if (thing.jsDoc?.doc) see(thing, thing.jsDoc.doc);
     for (const part of Object.values(thing)) if (part && typeof part === "object") seeAll(part);
   };
-  const { nodes } = JSON.parse(start(project, deno(), "doc", "--json", module).stdout);
+  const { nodes } = JSON.parse(start(project, deno(), ["doc", "--json", module]).stdout);
   const [{ module_doc, symbols }] = Object.values<{ module_doc: object; symbols: object }>(nodes);
   seeAll({ jsDoc: module_doc });
   seeAll(symbols);
@@ -159,8 +175,8 @@ function read(...path: string[]): string {
   return readFileSync(join(...path), "utf8");
 }
 
-function start(cwd: string, program: string, ...args: string[]) {
-  const env = { ...process.env, NO_COLOR: "1" };
+function start(cwd: string, program: string, args: string[], variables = {}) {
+  const env = { ...process.env, NO_COLOR: "1", ...variables };
   return spawnSync(program, args, { cwd, env, encoding: "utf8", maxBuffer: Infinity });
 }
 
@@ -168,7 +184,7 @@ function start(cwd: string, program: string, ...args: string[]) {
 function deno(): string {
   if (onDeno) return process.execPath;
   const ask = ["--yes", "deno@2.9.6", "eval", "console.log(Deno.execPath())"];
-  return process.env.FORREST_DENO ?? start(project, "npx", ...ask).stdout.trim();
+  return process.env.FORREST_DENO ?? start(project, "npx", ask).stdout.trim();
 }
 
 /** Runs the loop of the README, with the library from another place, and looks at what it prints. */
@@ -177,7 +193,7 @@ function assertLoopRuns(place: string, library: string): void {
   assert.ok(loop, "the README has a first program");
   assert.match(loop, /"jsr:@x\/forrest"/);
   writeFileSync(join(place, "loop.ts"), loop.replaceAll("jsr:@x/forrest", library));
-  const { status, stdout, stderr } = start(place, process.execPath, ...run, "loop.ts");
+  const { status, stdout, stderr } = start(place, process.execPath, [...run, "loop.ts"]);
   assert.equal(status, 0, stderr);
   const expected = Array.from({ length: 20 }, (_, item) => {
     const outcome = item === 13 ? "RangeError: 13 is bad luck" : `${"=".repeat(item % 8)}> ${item}`;
@@ -208,7 +224,7 @@ for await (const task of tasks.run({ processes: 2 })) {
 `;
 }
 
-/** Compiles a folder in which \`bun init\` has been, as strictly as the compilers can. */
+/** Compiles a folder in which `bun init` has been, as strictly as the compilers can. */
 function assertCompiles(place: string, library: string): void {
   writeFileSync(join(place, "program.ts"), typedProgram(library));
   const devDependencies = { "@types/bun": "1.4.5", "@types/node": "26.6.7", ...compilers };
@@ -232,12 +248,12 @@ function assertCompiles(place: string, library: string): void {
     ...Object.fromEntries(strict.map((name) => [name, true])),
   };
   writeFileSync(join(place, "tsconfig.json"), JSON.stringify({ compilerOptions }));
-  const installed = start(place, process.execPath, "install");
+  const installed = start(place, process.execPath, ["install"]);
   assert.equal(installed.status, 0, installed.stderr);
   assert.ok(!existsSync(join(place, "node_modules/@types/deno")));
   for (const compiler of Object.keys(compilers)) {
     const program = `node_modules/${compiler}/bin/tsc`;
-    const compiled = start(place, process.execPath, ...run, program, "--noEmit");
+    const compiled = start(place, process.execPath, [...run, program, "--noEmit"]);
     assert.equal(compiled.stdout + compiled.stderr, "");
     assert.equal(compiled.status, 0);
   }
