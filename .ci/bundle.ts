@@ -29,7 +29,9 @@ function withoutTypeDeclarations(text: string): string {
   const file = typescript.createSourceFile("module.ts", text, typescript.ScriptTarget.Latest);
   for (const statement of file.statements.toReversed()) {
     const kind = typescript.SyntaxKind[statement.kind];
-    const isType = kind === "InterfaceDeclaration" || kind === "TypeAliasDeclaration";
+    const isDeclared = typescript.getCombinedModifierFlags(statement) &
+      typescript.ModifierFlags.Ambient;
+    const isType = kind === "InterfaceDeclaration" || kind === "TypeAliasDeclaration" || isDeclared;
     const isOverload = kind === "FunctionDeclaration" && !statement.body;
     if (!isType && !isOverload) continue;
     let start = statement.getStart(file);
