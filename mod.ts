@@ -2281,14 +2281,14 @@ function build(task: unknown): [Step[], Place[]] {
   };
   for (const [{ call, args }, into] of stored) { // which also visits what is added meanwhile
     if (call === undefined) {
-      into.value = encode(args[0], "value", leaf);
+      into["value"] = encode(args[0], "value", leaf);
       continue;
     }
-    into.call = undefined; // so that it comes first in the file
+    into["call"] = undefined; // so that it comes first in the file
     const isName = typeof call === "string" || call instanceof URL;
     if (typeof call === "function") functions.push({ into, key: "call", call: call as Callable });
-    else into.call = isName ? `${call}` : link(call as Part);
-    into.args = args.map((item, index) => encode(item, `args[${index}]`, leaf));
+    else into["call"] = isName ? `${call}` : link(call as Part);
+    into["args"] = args.map((item, index) => encode(item, `args[${index}]`, leaf));
   }
   const steps = [...stored.keys()].sort((a, b) => a.order - b.order);
   const index = new Map(steps.map(({ order }, index) => [order, index]));

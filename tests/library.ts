@@ -35,7 +35,7 @@ export type TaskList<T = unknown> = library.TaskList<T>;
 export const project: string = dirname(dirname(fileURLToPath(import.meta.url)));
 
 /** What the source of the library consists of. */
-export const parts: readonly string[] = ["mod.ts", "src"];
+export const parts: readonly string[] = ["mod.ts", "files.ts", "runner.ts"];
 
 /** Copies the source of the library into a directory, whose `mod.ts` can then be imported. */
 export function copyLibrary(to: string): void {

@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { resultOf, runtime, temporary, test } from "./helpers.ts";
-import { withDefaults } from "./internals.ts";
 import { command, defer, type RunOptions, TaskList } from "./library.ts";
 
 test("options out of range are refused with the value that was found", () => {
@@ -14,6 +13,7 @@ test("options out of range are refused with the value that was found", () => {
     { processes: 1.5 },
     { processes: "2" },
     { autokill: -1 },
+    { autokill: 0 },
     { autokill: NaN },
     { tasksPerProcess: 0 },
     { concurrency: 0 },
@@ -45,8 +45,10 @@ test("`Infinity` means without end for each option of a run with kept processes"
 });
 
 test("options that are no numbers, or no arrays, are refused", () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
   const refused = (options: object, message: RegExp) =>
-    assert.throws(() => withDefaults(options as RunOptions), message);
+    assert.throws(() => tasks.run(options as RunOptions), message);
   for (const autokill of [null, "2", true, [], NaN]) {
     refused({ autokill }, /Expected `autokill` to be a number/);
   }
@@ -60,12 +62,12 @@ test("what forrest is told wrongly is refused with a reason", async () => {
     () => command("echo run" as never),
     /TypeError: Expected an array of words, got `echo run`/,
   );
-  assert.throws(() => withDefaults({ permissions: "-A" as never }), /`permissions` to be an array/);
-  const limited = () => withDefaults({ permissions: ["--allow-net"] });
-  if (runtime === "deno") limited();
-  else assert.throws(limited, /only Deno has `permissions`/);
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
+  assert.throws(() => tasks.run({ permissions: "-A" as never }), /`permissions` to be an array/);
+  const limited = () => tasks.run({ permissions: ["--allow-net"] });
+  if (runtime === "deno") limited();
+  else assert.throws(limited, /only Deno has `permissions`/);
   await tasks.schedule(1, { id: "ü".repeat(75) });
   await assert.rejects(tasks.schedule(1, { id: "ü".repeat(76) }), /up to 150 bytes/);
 });

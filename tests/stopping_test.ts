@@ -12,7 +12,6 @@ import {
   until,
   writeProgram,
 } from "./helpers.ts";
-import { ListPool, withDefaults } from "./internals.ts";
 import { defer, TaskList } from "./library.ts";
 
 test("an error in the consumer ends a run like break", async () => {
@@ -145,11 +144,24 @@ test("a run whose program ends with an error leaves nothing running", async () =
 
 test("a process that is killed as soon as it was started ends", async () => {
   using folder = temporary();
-  const pool = new ListPool({ directory: folder.file("list") }, withDefaults({}));
-  for (let i = 0; i < 20; i++) pool.spawn(pool.startFor("/")).kill();
-  const wait = () => new Promise((go) => setTimeout(go, 100));
-  for (let i = 0; i < 40 && pool.runners.size; i++) await wait(); // after 5 s it is killed again
-  assert.equal(pool.runners.size, 0);
+  const tasks = new TaskList(folder.file("list"));
+  const mark = folder.file("mark");
+  process.env.FORREST_TASKS = mark; // which all that a run starts inherits
+  try {
+    for (let i = 0; i < 20; i++) await tasks.schedule(i);
+    for (let round = 0; round < 5; round++) {
+      const controller = new AbortController();
+      const run = Array.fromAsync(tasks.run({ processes: 4, signal: controller.signal }));
+      await until(() => tasks.count().running > 0);
+      controller.abort();
+      await run;
+    }
+  } finally {
+    delete process.env.FORREST_TASKS;
+  }
+  const marked = () => spawnSync("sh", ["-c", `grep -lsFe "$0" /proc/[0-9]*/environ`, mark]).stdout;
+  await until(() => `${marked()}` === "");
+  assert.equal(tasks.count().running, 0);
 });
 
 test("a run that gives up lets what is running finish", async () => {
