@@ -24,44 +24,11 @@
 
 import * as files from "./files.ts";
 import { locate, newOwner, type Outcome, type Result, type State, states } from "./files.ts";
-import {
-  apply,
-  bun,
-  type Callable,
-  type Child,
-  collect,
-  type CommandOptions,
-  compile,
-  cwd,
-  deathOf,
-  decode,
-  deno,
-  encode,
-  encodeThrown,
-  errorOf,
-  fileUrl,
-  GUARD,
-  isCompiled,
-  isEndOfJob,
-  load,
-  nodeProcess,
-  ORDER,
-  type Path,
-  pathOf,
-  pathText,
-  print,
-  refuseWhileImporting,
-  RUNNER,
-  runSteps,
-  SERVE,
-  sleep,
-  spawn,
-  type Step,
-  stepsOf,
-  type Stream,
-  type Told,
-  WORD,
-} from "./runner.ts";
+import { cwd, decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
+import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
+import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
+import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
+import type { Callable, CommandOptions, Path, Step, Stream, Told } from "./runner.ts";
 
 export { decode, encode, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -337,7 +304,16 @@ export class TaskList<T = unknown> {
     }
     this.#skip = present && noScheduleIfExist;
     files.makeFolders(this.directory);
-    if (present && !this.#skip && preClean) this.clean();
+    if (!present || this.#skip || !preClean) return;
+    this.recover();
+    const { running } = this.count();
+    if (running) {
+      const fix = "wait for it, or take the list as it is with `preClean: false`";
+      throw new Error(
+        `Cannot remove the tasks of \`${this.directory}\`, as ${running} run: ${fix}`,
+      );
+    }
+    this.clean();
   }
 
   /**
@@ -352,7 +328,7 @@ export class TaskList<T = unknown> {
    */
   schedule(task: Input<T>, options: ScheduleOptions = {}): Promise<Scheduled> {
     const scheduled = this.#schedule(task, options);
-    const settled = scheduled.then(() => {}, () => {});
+    const settled = scheduled.then(nothing, nothing);
     this.#pending.add(settled);
     settled.then(() => this.#pending.delete(settled));
     return scheduled.then((result) => result); // one that nobody has looked at yet
@@ -458,14 +434,14 @@ export class TaskList<T = unknown> {
   async retry(which?: string[] | ((task: Task<T>) => boolean)): Promise<number> {
     await Promise.allSettled(this.#pending);
     const ids = Array.isArray(which) ? new Set(which) : undefined;
+    const isWanted = (path: string, id: string) =>
+      typeof which === "function"
+        ? files.exists(path) && which(readTask<T>(path))
+        : ids?.has(id) ?? true;
     let moved = 0;
     for (const path of this.paths("fail")) {
       const { id } = locate(path);
-      if (ids && !ids.has(id)) continue;
-      if (typeof which === "function" && !(files.exists(path) && which(readTask<T>(path)))) {
-        continue;
-      }
-      if (files.retry(this.directory, id)) moved++;
+      if (isWanted(path, id) && files.retry(this.directory, id)) moved++;
     }
     if (moved) await files.syncFolder(`${this.directory}/todo`);
     return moved;
@@ -486,14 +462,9 @@ export class TaskList<T = unknown> {
    */
   clean(which: { todo?: boolean; done?: boolean; fail?: boolean } = {}): void {
     const removable = ["todo", "done", "fail"] as const;
-    const unknown = Object.keys(which).find((state) => !removable.some((name) => name === state));
-    if (unknown) {
-      const known = removable.join(", ");
-      throw new TypeError(`Cannot clean \`${unknown}\`: only ${known} can be cleaned`);
-    }
-    const chosen = removable.filter((state) =>
-      which[state] ?? !Object.values(which).includes(true)
-    );
+    checkNames(which, removable, " of `clean`");
+    const isAny = Object.values(which).includes(true);
+    const chosen = removable.filter((state) => which[state] ?? !isAny);
     if (chosen.includes("todo")) this.recover();
     for (const state of chosen) files.removeTasks(this.directory, state);
   }
@@ -565,19 +536,9 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   const session = options.session && fileUrl(`${options.session}`);
   const { id, state } = locate(file);
   const text = files.readText(file);
-  if (options.raise) {
-    return { id, state, returnValue: await runSteps(stepsOf(text, file), session) };
-  }
-  const begin = Date.now();
-  const start = performance.now();
-  const told = (result: object) =>
-    ({ begin, runtime: performance.now() - start, ...result }) as Told;
-  const run = async () => encode(await runSteps(stepsOf(text, file), session), "returnValue");
-  const outcome = await run().then(
-    (returnValue) => told({ returnValue }),
-    (error) => told({ errorValue: encodeThrown(error) }),
-  );
-  const written = files.withResult(text, resultOf(outcome));
+  const steps = () => stepsOf(text, file);
+  if (options.raise) return { id, state, returnValue: await runSteps(steps(), session) };
+  const written = files.withResult(text, resultOf(await tell(steps, session)));
   if (options.output) files.writeText(options.output, written);
   return toTask(written, id, state);
 }
@@ -701,15 +662,25 @@ export interface MapOptions {
   permissions?: string[] | undefined;
 }
 
-/** All options of a run or a `map`, with their defaults. */
-type Options =
-  & { [K in Exclude<keyof RunOptions, Rare | "session">]-?: NonNullable<RunOptions[K]> }
-  & Pick<RunOptions, Rare>
-  & { session: string | undefined }; // the URL of the module
-type Rare = "ids" | "onOutput" | "signal" | "mayStart";
-
+/** What a run or a `map` does if it is told nothing. */
+const DEFAULTS = {
+  processes: 1, // or rather one for each CPU
+  autokill: Infinity,
+  printErrors: false,
+  tasksPerProcess: 1, // or without end, with `concurrency`
+  concurrency: 1,
+  retries: 0,
+  retryDelay: 0,
+  maxFailures: Infinity,
+  maxCrashes: 3,
+  permissions: ["--allow-all"],
+};
+const RARE = ["session", "ids", "onOutput", "signal", "mayStart"] as const; // which have no default
 const LIST_OPTIONS = "existOk preClean postClean noScheduleIfExist retryFailed logFile".split(" ");
 const MAP_OPTIONS = "processes concurrency ordered session permissions".split(" ");
+
+type Rare = Pick<RunOptions, typeof RARE[number]>;
+type Options = typeof DEFAULTS & Omit<Rare, "session"> & { session?: string }; // the URL of the module
 
 /** Throws if one of the options is none. */
 function checkNames(options: object, known: readonly string[], whose = ""): void {
@@ -718,80 +689,63 @@ function checkNames(options: object, known: readonly string[], whose = ""): void
   if (unknown) throw new TypeError(`There is no option \`${unknown}\`${whose}`);
 }
 
-/** The numbers among the options, and the least that each may be. */
-const LEAST = {
-  processes: 1,
-  tasksPerProcess: 1,
-  concurrency: 1,
-  maxCrashes: 1,
-  retries: 0,
-  maxFailures: 0,
-  autokill: Number.MIN_VALUE,
-  retryDelay: 0,
-};
-
 /** The options with their defaults; throws if one is out of range. */
 function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const checked = {
+  checkNames(options, [...Object.keys(DEFAULTS), ...RARE]);
+  const { session, ...others } = options;
+  const given = Object.entries(others).filter(([, value]) => value !== undefined);
+  const checked: Options = {
+    ...DEFAULTS,
     processes: navigator.hardwareConcurrency,
-    autokill: Infinity,
-    printErrors: false,
     tasksPerProcess: (options.concurrency ?? 1) > 1 ? Infinity : 1,
-    concurrency: 1,
-    retries: 0,
-    retryDelay: 0,
-    maxFailures: Infinity,
-    maxCrashes: 3,
-    permissions: options.permissions ?? (options.processes === 0 ? [ALL] : allPermissions()),
-    session: undefined,
-    ids: undefined,
-    onOutput: undefined,
-    signal: undefined,
-    mayStart: undefined,
     ...Object.fromEntries(given),
+    ...(session ? { session: fileUrl(`${session}`) } : {}),
   };
-  checkNames(options, Object.keys(checked));
-  if (options.signal && !(options.signal instanceof AbortSignal)) {
+  if (checked.signal && !(checked.signal instanceof AbortSignal)) {
     throw new TypeError("Expected `signal` to be an AbortSignal");
   }
   for (const name of ["permissions", "ids"] as const) {
     if (checked[name] === undefined || Array.isArray(checked[name])) continue;
     throw new TypeError(`Expected \`${name}\` to be an array`);
   }
-  if ((!deno || isCompiled) && !isUnlimited(checked.permissions)) {
+  checkNumber("processes", checked.processes, fewestProcesses);
+  for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) {
+    checkNumber(name, checked[name], 1);
+  }
+  for (const name of ["retries", "maxFailures"] as const) checkNumber(name, checked[name], 0);
+  for (const name of ["autokill", "retryDelay"] as const) checkNumber(name, checked[name]);
+  checkPermissions(checked.permissions, checked.processes > 0 && !options.permissions);
+  return checked;
+}
+
+/** Throws if an option is no number from `least` up; without that, it is seconds, of which some are needed. */
+function checkNumber(name: string, value: unknown, least?: number): void {
+  const isSeconds = least === undefined;
+  const isEnough = name === "autokill" ? Number(value) > 0 : Number(value) >= (least ?? 0);
+  const isWhole = isSeconds || value === Infinity || Number.isInteger(value);
+  if (typeof value === "number" && isEnough && isWhole) return;
+  const range = name === "autokill" ? "above 0" : `from ${least ?? 0} up`;
+  const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
+  const kind = `a ${isSeconds ? "" : "whole "}number ${range}`;
+  throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
+}
+
+/** Whether processes with these permissions may do everything. */
+const isUnlimited = (permissions: string[]): boolean =>
+  permissions.some((flag) => flag === "-A" || flag === "--allow-all");
+
+/** Throws if tasks cannot have these permissions; `areAll` says that nobody has asked for a limit. */
+function checkPermissions(permissions: string[], areAll: boolean): void {
+  if ((!deno || isCompiled) && !isUnlimited(permissions)) {
     const why = deno
       ? "a compiled program runs with those of its own"
       : "only Deno has `permissions`";
     throw new TypeError(`Cannot limit what tasks may do: ${why}`);
   }
-  for (const [name, least] of Object.entries({ ...LEAST, processes: fewestProcesses })) {
-    checkNumber(name, (checked as Record<string, unknown>)[name], least);
-  }
-  return { ...checked, session: options.session && fileUrl(`${options.session}`) };
-}
-
-function checkNumber(name: string, value: unknown, least: number): void {
-  const isWhole = name !== "autokill" && name !== "retryDelay"; // which are seconds
-  const isNumber = typeof value === "number" && value >= least;
-  if (isNumber && (!isWhole || value === Infinity || Number.isInteger(value))) return;
-  const range = name === "autokill" ? "above 0" : `from ${least} up`;
-  const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
-  const kind = `a ${isWhole ? "whole " : ""}number ${range}`;
-  throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
-}
-
-const ALL = "--allow-all";
-
-/** Whether processes with these permissions may do everything. */
-const isUnlimited = (permissions: string[]): boolean =>
-  permissions.some((flag) => flag === "-A" || flag === ALL);
-
-function allPermissions(): string[] {
   const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"];
   const isMissing = (name: string) => deno?.permissions.querySync({ name }).state !== "granted";
-  const missing = deno && kinds.find(isMissing);
-  if (!missing) return [ALL];
+  const missing = deno && areAll && kinds.find(isMissing);
+  if (!missing) return;
   const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
   throw new TypeError(
     `Cannot give tasks all permissions, as this program lacks \`--allow-${missing}\`: ${fix}`,
@@ -839,35 +793,37 @@ export function map<R>(
   ...rest: (Items<unknown> | MapOptions | undefined)[]
 ): AsyncGenerator<R, void, void> {
   refuseWhileImporting();
-  if (typeof call !== "function") {
-    throw new TypeError(`Expected the first argument of \`map\` to be a function, got \`${call}\``);
-  }
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
   const sources = rest.filter(isSource) as Items<unknown>[];
+  if (typeof call !== "function") {
+    throw new TypeError(`Expected the first argument of \`map\` to be a function, got \`${call}\``);
+  }
   if (!sources.length) {
     throw new TypeError(`Expected items for \`map\`, got \`${rest[0]}\`, which cannot be iterated`);
   }
-  const given = rest.find((item) => !isSource(item)) as MapOptions | undefined;
-  checkNames(given ?? {}, MAP_OPTIONS, " of `map`");
-  const { ordered = true, ...options } = given ?? {};
-  const checked = withDefaults({ ...options, tasksPerProcess: Infinity }, 0);
+  const given = (rest.find((item) => !isSource(item)) ?? {}) as MapOptions;
+  checkNames(given, MAP_OPTIONS, " of `map`");
+  const { ordered = true, ...options } = given;
+  const run = new MapRun(
+    sources,
+    ordered,
+    withDefaults({ ...options, tasksPerProcess: Infinity }, 0),
+  );
   see(call);
-  return new MapRun(sources, ordered, checked).results(call) as AsyncGenerator<R, void, void>;
+  return run.results(call) as AsyncGenerator<R, void, void>;
 }
 
-type Settled = { value: unknown } | { error: unknown };
-
-/** A `map`: reads items a few milliseconds ahead, has a pool make the calls, and gives the results. */
+/** A `map`: reads items a few milliseconds ahead, has the calls made, and gives their results. */
 class MapRun {
   readonly #options: Options;
   readonly #sources: Items<unknown>[];
   readonly #isOrdered: boolean;
-  readonly #pool: Pool;
-  readonly #finished = new Map<number, Settled>();
+  readonly #pool: Pool | undefined; // none, if the calls are made here
+  readonly #calls: Promise<unknown>[] = []; // in the order in which their results are to be given
+  #here = 0; // calls that run in this process
   #read = 0;
   #yielded = 0;
-  #here = 0; // calls that run in this process
   #isRead = false;
   #isStopped = false;
   #wake = nothing;
@@ -877,66 +833,67 @@ class MapRun {
     this.#options = options;
     this.#sources = sources;
     this.#isOrdered = isOrdered;
-    this.#pool = new Pool(options, 8, {
-      changed: () => this.#makeRoom(),
-      printed: (text, stream) => print(text, stream),
-    });
+    const listener = { changed: () => this.#makeRoom(), printed: print };
+    if (options.processes) this.#pool = new Pool(options, 8, listener);
   }
 
   results(call: Callable): AsyncGenerator<unknown, void, void> {
     const results = this.#results(call);
-    return this.#options.processes ? guard(results, this.#pool, () => this.#stop()) : results;
+    return this.#pool ? guard(results, this.#pool, () => this.#stop()) : results;
   }
 
   async *#results(call: Callable): AsyncGenerator<unknown, void, void> {
-    const source = zip(this.#sources);
-    const reading = this.#readAll(call, source);
-    reading.catch(nothing); // it is asked for its error below
+    const reading = this.#readAll(call);
+    reading.catch(nothing); // its error comes after the results
     try {
       while (!this.#isRead || this.#yielded < this.#read) {
-        const key = this.#isOrdered ? this.#yielded : this.#finished.keys().next().value;
-        const result = this.#finished.get(key ?? -1);
-        if (result) {
-          this.#finished.delete(key!);
+        const next = this.#calls.shift();
+        if (next) {
+          const result = await next;
           this.#yielded++;
           this.#makeRoom();
-          if ("error" in result) throw result.error;
-          yield result.value;
-        } else if (this.#isStopped) {
-          throw new Error("Stopped by a signal, with items left to do");
-        } else await new Promise<void>((resolve) => this.#wake = resolve);
+          yield result;
+        } else if (this.#isStopped) throw STOPPED;
+        else await new Promise<void>((resolve) => this.#wake = resolve);
       }
       await reading;
     } finally {
       this.#stop();
-      source.return();
     }
   }
 
   /** Reads the items and has the calls made, as long as there is room for them and for their results. */
-  async #readAll(call: Callable, source: AsyncGenerator<unknown[], void, void>): Promise<void> {
-    const { processes, concurrency } = this.#options;
-    const window = () => 4 * processes * Math.max(concurrency, this.#pool.depth) || concurrency;
-    const isFull = () =>
-      this.#read - this.#yielded >= window() ||
-      (processes ? this.#pool.isFull : this.#here >= concurrency);
+  async #readAll(call: Callable): Promise<void> {
     try {
-      const make = processes ? await this.#callElsewhere(call) : await this.#callHere(call);
-      for await (const args of source) {
-        while (isFull() && !this.#isStopped) {
+      const make = this.#pool
+        ? await this.#callElsewhere(call, this.#pool)
+        : await this.#callHere(call);
+      for await (const args of zip(this.#sources)) {
+        while (this.#isFull() && !this.#isStopped) {
           await new Promise<void>((resolve) => this.#makeRoom = resolve);
         }
         if (this.#isStopped) return;
-        const key = this.#read++;
-        make(args).then(
-          (value) => this.#finished.set(key, { value }),
-          (error) => this.#finished.set(key, { error }),
-        ).then(() => this.#wake());
+        this.#read++;
+        const result = make(args);
+        const give = () => {
+          this.#calls.push(result);
+          this.#wake();
+        };
+        if (this.#isOrdered) give();
+        result.then(this.#isOrdered ? nothing : give, this.#isOrdered ? nothing : give);
       }
     } finally {
       this.#isRead = true;
       this.#wake();
     }
+  }
+
+  #isFull(): boolean {
+    const { processes, concurrency } = this.#options;
+    const pool = this.#pool;
+    const window = pool ? 4 * processes * Math.max(concurrency, pool.depth) : concurrency;
+    if (this.#read - this.#yielded >= window) return true;
+    return pool ? pool.isFull : this.#here >= concurrency;
   }
 
   async #callHere(call: Callable): Promise<(args: unknown[]) => Promise<unknown>> {
@@ -952,14 +909,14 @@ class MapRun {
     };
   }
 
-  async #callElsewhere(call: Callable): Promise<(args: unknown[]) => Promise<unknown>> {
-    const reference = await refer(call);
+  async #callElsewhere(call: Callable, pool: Pool): Promise<(args: unknown[]) => Promise<unknown>> {
+    const name = await refer(call);
     const arrays = this.#sources.filter((source) => Array.isArray(source));
     const shortest = Math.min(...arrays.map(({ length }) => length));
     return async (args) => {
-      this.#pool.left = shortest - this.#read;
-      const step = { call: reference, args: encode(args, "item") as unknown[] };
-      const told = await this.#pool.execute({ id: "", steps: [step] });
+      pool.left = shortest - this.#read;
+      const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
+      const told = await pool.execute("", steps);
       if ("errorValue" in told) throw decode(told.errorValue);
       return decode(told.returnValue);
     };
@@ -967,7 +924,7 @@ class MapRun {
 
   #stop(): void {
     this.#isStopped = true;
-    this.#pool.stop();
+    this.#pool?.stop();
     this.#makeRoom();
     this.#wake();
   }
@@ -992,8 +949,6 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
 
 // ------------------------------------------------------------------------------- the run of a list
 
-type Timer = ReturnType<typeof setTimeout>;
-
 /** The list that a run is about. */
 interface List {
   directory: string;
@@ -1011,16 +966,11 @@ class ListRun {
   readonly #options: Options;
   readonly #owner = newOwner();
   readonly #pool: Pool;
-  readonly #log: Log | undefined;
+  readonly #log: Log;
   readonly #claims = new Map<string, string>(); // the claimed tasks, and the texts of their files
   readonly #delays = new Set<Timer>(); // of retries that are not due yet
-  #ids: Iterator<string> = [].values(); // of the last listing, those that are still to come
-  #listed = 0; // how many tasks that had
-  #left = 0; // how many of them are still to come
-  #claimed = 0; // how many of them this run has claimed
-  #fruitless = 0; // listings in a row of which it has claimed none
-  #stride = 1; // how many to leave to another run, at most, if that was faster
-  #next: string | undefined; // the next id, if it is taken from `ids` already
+  #listing = new Listing([]);
+  #fruitless = 0; // listings in a row of which nothing could be claimed
   #again: string[] = []; // to be retried
   #outcomes: Outcome[] = []; // to be filed
   #filing: Promise<void> | undefined;
@@ -1036,10 +986,10 @@ class ListRun {
   constructor(list: List, options: Options) {
     this.#list = list;
     this.#options = options;
-    this.#log = list.logFile === undefined ? undefined : new Log(list.logFile);
+    this.#log = new Log(list.logFile);
     this.#pool = new Pool(options, 50, {
       changed: () => this.#change(),
-      begun: (id) => this.#try(() => this.#log?.event(id, "is started")),
+      begun: (id) => this.#try(() => this.#log.event(id, "is started")),
       printed: (text, stream, ids) => this.#try(() => this.#print(text, stream, ids)),
     });
   }
@@ -1047,8 +997,8 @@ class ListRun {
   /** How many tasks there are: those that have finished, and those to come. */
   get total(): number {
     const { directory, pending } = this.#list;
-    const count = () => pending.size + files.idsIn(directory, "todo").length;
-    return this.#total ??= this.#options.ids?.length ?? count();
+    return this.#total ??= this.#options.ids?.length ??
+      pending.size + files.idsIn(directory, "todo").length;
   }
 
   async *tasks(): Tasks<unknown> {
@@ -1056,20 +1006,18 @@ class ListRun {
     await Promise.allSettled(pending);
     const refresh = setInterval(() => files.refresh(this.#claims.keys()), files.lease() / 6);
     try {
-      this.#log?.open();
+      this.#log.open();
       yield* guard(this.#finishedTasks(), this.#pool, () => this.#stop(), this.#options.signal);
     } finally {
       clearInterval(refresh);
       await this.#filing;
       this.#stop();
-      this.#log?.close();
+      this.#log.close();
     }
     await Promise.allSettled(pending);
   }
 
   async *#finishedTasks(): Tasks<unknown> {
-    const { maxFailures } = this.#options;
-    const { directory, pending } = this.#list;
     while (true) {
       this.#try(() => this.#fill());
       const path = this.#finished.shift();
@@ -1080,12 +1028,9 @@ class ListRun {
       else if (this.#isStopped) return;
       else if (this.#pool.isBusy || this.#claims.size || this.#delays.size) {
         await new Promise<void>((resolve) => this.#wake = resolve);
-      } else if (this.#failures > maxFailures) {
-        const failures = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
-        const left = `${files.idsIn(directory, "todo").length} tasks are left in \`todo\``;
-        throw new Error(`Stopped after ${failures} (\`maxFailures: ${maxFailures}\`): ${left}`);
-      } else if (this.#isOver()) return;
-      else if (pending.size) await Promise.allSettled(pending);
+      } else if (this.#failures > this.#options.maxFailures) throw this.#surrender();
+      else if (this.#isOver()) return;
+      else if (this.#list.pending.size) await Promise.allSettled(this.#list.pending);
       else if (!await this.#look()) return;
     }
   }
@@ -1095,6 +1040,13 @@ class ListRun {
     return this.#isStopped || this.#isRefused || this.#failures > this.#options.maxFailures;
   }
 
+  #surrender(): Error {
+    const failures = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
+    const why = `\`maxFailures: ${this.#options.maxFailures}\``;
+    const left = files.idsIn(this.#list.directory, "todo").length;
+    return new Error(`Stopped after ${failures} (${why}): ${left} tasks are left in \`todo\``);
+  }
+
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
     const { directory } = this.#list;
@@ -1102,88 +1054,56 @@ class ListRun {
     const { claims, makers, isUnsure } = files.takeOver(directory, this.#owner);
     for (const maker of makers) killAll(`/${maker}.`);
     for (const claim of claims) this.#bury(claim);
-    this.#fruitless = this.#claimed ? 0 : this.#fruitless + 1;
     const waits = (id: string) =>
       files.isFileName(id) && files.exists(`${directory}/todo/${id}.json`);
     const wanted = ids ? [...new Set(ids)].sort().filter(waits) : files.idsIn(directory, "todo");
-    this.#ids = wanted[Symbol.iterator]();
-    this.#listed = this.#left = wanted.length;
-    this.#claimed = 0;
-    this.#total = this.#yielded + claims.length + this.#listed;
-    if (this.#listed && this.#fruitless > 3) this.#complain([...wanted].slice(0, 3));
-    if (claims.length || this.#listed) return true;
+    this.#fruitless = this.#listing.claimed ? 0 : this.#fruitless + 1;
+    if (wanted.length && this.#fruitless > 3) throw cannotClaim([...wanted]);
+    this.#listing = new Listing(wanted);
+    this.#total = this.#yielded + claims.length + wanted.length;
+    if (claims.length || wanted.length) return true;
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
     return isUnsure;
-  }
-
-  /** Ends the run, as there are files that it cannot claim, as often as it tries. */
-  #complain(ids: string[]): void {
-    const names = ids.map((id) => JSON.stringify(`${id}.json`)).join(", ");
-    const fix = "their names are too long, or not in UTF-8: rename them";
-    throw new Error(
-      `Cannot run ${this.#listed} of the files in \`todo\`, such as ${names}: ${fix}`,
-    );
   }
 
   /** Claims tasks and has them executed, as long as there is room. */
   #fill(): void {
     const { mayStart, maxFailures } = this.#options;
-    while (this.#finished.length < 1000 && !this.#isOver()) {
-      const id = this.#again[0] ?? (this.#next ??= this.#ids.next().value);
-      // no more than may still fail, nor than its share of what is left
-      this.#pool.left = Math.min(this.#left, 2 * (maxFailures - this.#failures));
-      if (id === undefined) break;
-      if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes
+    while (this.#finished.length < 1000) {
+      const id = this.#again[0] ?? this.#listing.next;
+      if (id === undefined || this.#isOver()) return this.#pool.endIdle();
+      // no more are given ahead than may still fail, and near the end no more than a fair share
+      this.#pool.left = Math.min(this.#listing.left, 2 * (maxFailures - this.#failures));
+      if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
       this.#isRefused = mayStart ? !mayStart() : false;
-      if (this.#isRefused) break;
+      if (this.#isRefused) continue;
       if (this.#again.length) this.#again.shift();
-      else {
-        this.#next = undefined;
-        this.#left--;
-      }
+      else this.#listing.take();
       const claim = this.#claim(id);
       if (claim) this.#start(claim, id);
     }
-    this.#pool.endIdle();
   }
 
   #claim(id: string): string | undefined {
     const { directory } = this.#list;
-    if (files.isTooLong(id, this.#owner)) return;
+    if (files.isTooLong(id, this.#owner)) return undefined;
     const claim = files.claim(directory, id, this.#owner);
-    if (!claim) this.#goOn();
+    if (!claim) this.#listing.goOn();
     else if (files.exists(`${directory}/done/${id}.json`)) {
       files.drop(claim);
-      this.#log?.event(id, "is dropped, as it is done already");
-    } else {
-      this.#claimed++;
-      return claim;
-    }
-  }
-
-  /**
-   * Goes on somewhat further down, as another run is at work here: so each soon has a stretch of the list
-   * to itself, and the order is roughly kept. What is left out is found when we look again.
-   */
-  #goOn(): void {
-    this.#stride = Math.min(this.#stride * 2, 1024);
-    const some = Math.floor(Math.random() * Math.min(this.#stride, this.#left));
-    for (let skipped = 0; skipped < some; skipped++) this.#ids.next();
-    this.#left -= some;
+      this.#log.event(id, "is dropped, as it is done already");
+      return undefined;
+    } else this.#listing.claimed++;
+    return claim;
   }
 
   #start(claim: string, id: string): void {
     const text = files.readText(claim);
     this.#claims.set(claim, text);
-    const execute = async () => {
-      const steps = stepsOf(text, `${id}.json`);
-      return await this.#pool.execute({ id, steps });
+    const execute = async () => await this.#pool.execute(id, stepsOf(text, `${id}.json`));
+    const failed = (error: unknown): Told => {
+      return { begin: Date.now(), runtime: 0, errorValue: encodeThrown(error) };
     };
-    const failed = (error: unknown): Told => ({
-      begin: Date.now(),
-      runtime: 0,
-      errorValue: encodeThrown(error),
-    });
     execute().catch(failed).then((told) => this.#conclude(claim, resultOf(told)));
   }
 
@@ -1227,33 +1147,35 @@ class ListRun {
   /** Handles a task that has an outcome in its place. */
   #settled({ claim, state, retried }: Outcome): void {
     const { id } = locate(claim);
-    const isRetried = state === "todo";
     this.#claims.delete(claim);
-    this.#log?.event(id, isRetried ? "has failed, and will be retried" : `is in \`${state}\``);
-    if (isRetried) {
-      const delay = retried && this.#options.retryDelay * 1000 * 2 ** (retried - 1);
-      const timer = setTimeout(() => {
-        this.#delays.delete(timer);
-        this.#again.push(id);
-        this.#change();
-      }, Math.min(delay, LONGEST_TIMER));
-      this.#delays.add(timer);
-    } else if (state !== "running") {
-      const path = `${this.#list.directory}/${state}/${id}.json`;
-      if (state === "fail" && this.#options.printErrors) this.#printError(path, id);
-      this.#finished.push(path);
-    }
+    const event = state === "todo" ? "has failed, and will be retried" : `is in \`${state}\``;
+    this.#log.event(id, event);
+    if (state === "todo") this.#retryLater(id, retried);
+    if (state !== "done" && state !== "fail") return;
+    const path = `${this.#list.directory}/${state}/${id}.json`;
+    if (state === "fail" && this.#options.printErrors) this.#printError(path, id);
+    this.#finished.push(path);
+  }
+
+  #retryLater(id: string, retried: number): void {
+    const delay = retried && this.#options.retryDelay * 1000 * 2 ** (retried - 1);
+    const timer = setTimeout(() => {
+      this.#delays.delete(timer);
+      this.#again.push(id);
+      this.#change();
+    }, Math.min(delay, LONGEST_TIMER));
+    this.#delays.add(timer);
   }
 
   #print(text: string, stream: Stream, ids: string): void {
-    this.#log?.printed(ids, text, stream);
+    this.#log.printed(ids, text, stream);
     if (this.#options.onOutput) this.#options.onOutput(text, stream, ids);
-    else if (!this.#log) print(text, stream);
+    else if (!this.#log.isOpen) print(text, stream);
   }
 
   #printError(path: string, id: string): void {
     const stack = stackOf(readTask(path).errorValue);
-    if (this.#log) this.#log.write(id, stack, "  ");
+    if (this.#log.isOpen) this.#log.write(id, stack, "  ");
     else print(`${id}: ${stack}\n`, "stderr");
   }
 
@@ -1288,10 +1210,51 @@ class ListRun {
   }
 }
 
+/** The ids of a list, as they were when a run looked, and how far it has come. */
+class Listing {
+  /** The next id. */
+  next: string | undefined;
+  /** How many are still to come. */
+  left: number;
+  /** How many were claimed. */
+  claimed = 0;
+  readonly #ids: Iterator<string>;
+  #stride = 1; // how many to leave to another run, at most, if that was faster
+
+  constructor(ids: files.Ids) {
+    this.#ids = ids[Symbol.iterator]();
+    this.left = ids.length;
+    this.next = this.#ids.next().value;
+  }
+
+  take(): void {
+    this.next = this.#ids.next().value;
+    this.left--;
+  }
+
+  /**
+   * Goes on somewhat further down, as another run is at work here: so each soon has a stretch of the list
+   * to itself, and the order is roughly kept. What is left out is found when the run looks again.
+   */
+  goOn(): void {
+    this.#stride = Math.min(this.#stride * 2, 1024);
+    for (let some = Math.random() * Math.min(this.#stride, this.left); some > 1; some--) {
+      this.take();
+    }
+  }
+}
+
+/** There are files that a run cannot claim, as often as it tries. */
+function cannotClaim(ids: string[]): Error {
+  const names = ids.slice(0, 3).map((id) => JSON.stringify(`${id}.json`)).join(", ");
+  const fix = "their names are too long, or not in UTF-8: rename them";
+  return new Error(`Cannot run ${ids.length} of the files in \`todo\`, such as ${names}: ${fix}`);
+}
+
 /** What a runner has told of a task, as its file is to say it. */
 function resultOf({ begin, runtime, ...result }: Told): Result {
   const started = new Date(begin).toISOString();
-  return { started, runtime: Math.round(runtime * 1000) / 1e6, ...result } as Result;
+  return { started, runtime: Math.round(runtime * 1000) / 1e6, ...result };
 }
 
 /** The stack of an error and of its causes. */
@@ -1301,48 +1264,42 @@ function stackOf(error: unknown): string {
   return `${error.stack}${cause}`;
 }
 
-/** The log of a run: a line for each event, and for each line that a task prints. */
+/** The log of a run, if there is one: a line for each event, and for each line that a task prints. */
 class Log {
-  readonly #path: string;
-  readonly #begun = new Map<string, string>(); // lines that are not whole yet, by stream and ids
+  readonly #path: string | undefined;
+  readonly #begun = new Map<string, string>(); // lines that are not whole yet, by their ids
   #file: number | undefined;
 
-  constructor(path: string) {
+  constructor(path: string | undefined) {
     this.#path = path;
   }
 
+  get isOpen(): boolean {
+    return this.#file !== undefined;
+  }
+
   open(): void {
-    this.#file = files.openLog(this.#path);
+    if (this.#path !== undefined) this.#file = files.openLog(this.#path);
   }
 
   /** Takes what tasks have printed, and writes the lines that are whole. */
   printed(ids: string, text: string, stream: Stream): void {
-    const key = `${stream} ${ids}`;
+    const key = `${ids}@${stream}`;
     const whole = (this.#begun.get(key) ?? "") + text;
-    const end = whole.length > 1e6
-      ? whole.length
-      : text.includes("\n")
-      ? whole.lastIndexOf("\n") + 1
-      : 0;
+    const end = whole.length > 1e6 ? whole.length : whole.lastIndexOf("\n") + 1;
     this.write(ids, whole.slice(0, end), "| ");
-    if (end < whole.length) this.#begun.set(key, whole.slice(end));
-    else this.#begun.delete(key);
+    this.#begun.set(key, whole.slice(end));
   }
 
   /** Writes what has happened to a task, after what it has printed. */
   event(id: string, text: string): void {
-    this.#flush(id);
-    this.write(id, text);
-  }
-
-  /** Writes the lines that are not whole: those of a task, or of all. */
-  #flush(id?: string): void {
     for (const [key, text] of this.#begun) {
-      const ids = key.slice(key.indexOf(" ") + 1);
-      if (id !== undefined && !ids.split(",").includes(id)) continue;
+      const ids = key.slice(0, key.lastIndexOf("@"));
+      if (!ids.split(",").includes(id)) continue;
       this.#begun.delete(key);
       this.write(ids, text, "| ");
     }
+    this.write(id, text);
   }
 
   write(id: string, text: string, mark = ""): void {
@@ -1350,7 +1307,9 @@ class Log {
   }
 
   close(): void {
-    this.#flush();
+    for (const [key, text] of this.#begun) {
+      this.write(key.slice(0, key.lastIndexOf("@")), text, "| ");
+    }
     if (this.#file !== undefined) files.close(this.#file);
     this.#file = undefined;
   }
@@ -1358,42 +1317,22 @@ class Log {
 
 // ------------------------------------------------------------------------------------------- the pool
 
-/** What a pool is to have done: the steps of a task, and the id by which its output is told. */
-interface Work {
-  id: string;
+type Timer = ReturnType<typeof setTimeout>;
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds
+const nothing = (): void => {};
+
+/** What a pool is to have done, from `execute` until that resolves. */
+interface Job {
+  id: string; // by which its output is told
   steps: Step[];
-}
-
-/** Work with what it takes to give it to a runner, and to say what came of it. */
-interface Job extends Work {
-  order: string; // JSON, without its nonce
-  kind: string; // of the runners that may do it; empty, if it is to have one of its own
-  resolve(told: Told): void;
-}
-
-/** A job that a runner has. */
-interface Held {
-  job: Job;
-  parts: string[]; // of a long answer
-  begun?: number; // in milliseconds
+  nonce: string; // which marks its answer, as no other process knows it
+  order: string;
+  isProgram: boolean; // and nothing else
+  isShared: boolean; // with others in one runner
+  answer: string; // as far as it has come
+  begun: number; // in milliseconds; 0, if a runner has not begun it
   timer?: Timer; // until it must have been answered
-}
-
-/** A process that the pool has started. */
-interface Runner {
-  kind: string;
-  child: Child;
-  held: Map<string, Held>; // by their nonces, in the order in which they were given
-  given: number; // how many jobs it ever got, and
-  begun: number; // how many of them it has begun
-  lastId: string;
-  unsent: string; // orders of this turn of the event loop
-  marker: string; // what the environment of all its descendants contains
-  isEnding: boolean; // it gets nothing more
-  isKilled: boolean;
-  overdue?: Held; // what it was killed for
-  printed: string; // the end of it
-  limit?: Timer; // until it must have ended
+  resolve(told: Told): void;
 }
 
 /** What a pool tells its owner. */
@@ -1406,7 +1345,81 @@ interface Listener {
   printed(text: string, stream: Stream, ids: string): void;
 }
 
-/** Runners, and what they are to do. The rest of this program sees `execute`, and what came of it. */
+/** A process that does jobs. */
+class Runner {
+  readonly child: Child;
+  readonly marker: string; // what the environment of all its descendants contains
+  readonly isShared: boolean;
+  readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
+  given = 0; // how many jobs it ever got that are no programs
+  begun = 0; // how many of all jobs it has begun
+  last: Job;
+  printed = ""; // the end of it
+  isEnding = false; // it gets nothing more
+  isKilled = false;
+  overdue: Job | undefined; // for which it was killed
+  #unsent = "";
+  #limit: Timer | undefined;
+
+  /** Starts it for a job; one that gets no other has its order with its start, as that is faster. */
+  constructor(job: Job, marker: string, permissions: string[]) {
+    const isSingle = !job.isShared && isUnlimited(permissions) && fitsVariable(job.order);
+    const env = {
+      FORREST_TASKS: environment("FORREST_TASKS") + marker,
+      ...(isSingle ? { [ORDER]: job.order } : {}),
+    };
+    const command = runnerCommand(permissions, job.steps, !isSingle);
+    this.child = spawnGroup(command, { env, hasInput: !isSingle });
+    this.marker = marker;
+    this.isShared = job.isShared;
+    this.isEnding = isSingle;
+    this.last = job;
+  }
+
+  give(job: Job): void {
+    if (!job.isProgram) this.given++; // a program is a process of its own anyway
+    this.last = job;
+    this.jobs.set(job.nonce, job);
+    if (this.isEnding) return; // it has its order
+    // at once to a runner that has nothing else to do, or else with others of this turn of the event loop
+    if (!this.#unsent && this.jobs.size > 1) setTimeout(() => this.#send());
+    this.#unsent += `${job.order}\n`;
+    if (this.jobs.size === 1) this.#send();
+    if (!job.isShared) this.end();
+  }
+
+  #send(): void {
+    if (this.#unsent && !this.isKilled) this.child.write(this.#unsent);
+    this.#unsent = "";
+  }
+
+  /** Lets it end when it has done what it has. */
+  end(): void {
+    if (!this.isEnding) {
+      this.#send();
+      this.child.close();
+    }
+    this.isEnding = true;
+    // what a task has left may block it
+    if (!this.jobs.size) this.#limit ??= setTimeout(() => this.kill(), 5000);
+  }
+
+  kill(): void {
+    this.isEnding = this.isKilled = true;
+    killGroup(this.child.pid);
+    try {
+      this.child.kill(); // as it may not lead its group yet
+    } catch { /* it has ended */ }
+  }
+
+  /** Forgets its timers, as it is dead. */
+  bury(): void {
+    clearTimeout(this.#limit);
+    for (const { timer } of this.jobs.values()) clearTimeout(timer);
+  }
+}
+
+/** Runners, and what they are to do. Who uses it sees `execute`, and what came of it. */
 class Pool {
   readonly owner = newOwner();
   /** How much work is still to come, as far as that is known: near the end it is shared out. */
@@ -1414,8 +1427,8 @@ class Pool {
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
   readonly #listener: Listener;
-  readonly #queue: Job[] = [];
   readonly #runners = new Set<Runner>();
+  #queue: Job[] = [];
   #started = 0;
   #answered = 0;
   #firstAnswer = 0; // when it came, in milliseconds
@@ -1427,35 +1440,26 @@ class Pool {
     this.#listener = listener;
   }
 
-  /** Has work done; resolves with what came of it, be it the death of its runner. */
-  execute({ id, steps }: Work): Promise<Told> {
-    const { session, concurrency, autokill } = this.#options;
-    const isShared = this.#isShared(steps);
-    const timeout = concurrency > 1 && autokill * 1000 <= LONGEST_TIMER
-      ? { timeout: autokill * 1000 }
-      : {};
-    const order = JSON.stringify({
-      steps,
-      ...(session ? { session } : {}),
-      ...(isShared && concurrency > 1 ? { concurrency, ...timeout } : {}),
-    });
+  /** Has steps done; resolves with what came of them, be it the death of their runner. */
+  execute(id: string, steps: Step[]): Promise<Told> {
+    const { session, concurrency, autokill, tasksPerProcess } = this.#options;
+    const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
+    const isShared = isProgram || tasksPerProcess > 1;
+    const isCompany = isShared && concurrency > 1;
+    const timeout = isCompany && autokill * 1000 <= LONGEST_TIMER ? autokill * 1000 : undefined;
+    const nonce = crypto.randomUUID();
+    const most = isCompany ? concurrency : undefined;
+    const order = JSON.stringify({ nonce, steps, session, concurrency: most, timeout });
     return new Promise((resolve) => {
-      const kind = isShared ? `shared ${projectOf(steps)}` : "";
-      this.#queue.push({ id, steps, order, kind, resolve });
+      const fresh = { answer: "", begun: 0 };
+      this.#queue.push({ id, steps, nonce, order, isProgram, isShared, ...fresh, resolve });
       this.#place();
     });
   }
 
-  /** Whether work may share a runner: a program may always, as it is a process of its own. */
-  #isShared([step, ...others]: Step[]): boolean {
-    return this.#options.tasksPerProcess > 1 || (step?.call === COMMAND && !others.length);
-  }
-
   /** Whether work would have to wait here. */
   get isFull(): boolean {
-    const { processes } = this.#options;
-    if (this.#queue.length) return true;
-    return this.#running() >= processes && !this.#leastBusy()?.isFree;
+    return this.#queue.length > 0 || (!this.#hasPlace() && !this.#leastBusy()?.jobs.size);
   }
 
   /** Whether there is work, or a process that has not ended yet. */
@@ -1463,7 +1467,7 @@ class Pool {
     return this.#runners.size > 0 || this.#queue.length > 0;
   }
 
-  /** How many jobs a runner does while it is not given others: so many are given ahead. */
+  /** How many jobs a runner may be given beyond what it works on. */
   get depth(): number {
     // the first answer says nothing of how long a job takes: the next ones do
     const passed = Math.max(1, performance.now() - this.#firstAnswer);
@@ -1473,170 +1477,83 @@ class Pool {
 
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
-    for (let job; (job = this.#queue[0]) && !this.#isStopped;) {
-      const { runner, isFree } = this.#leastBusy(job.kind) ?? {};
-      const hasPlace = this.#running() < this.#options.processes;
-      const isIdle = runner && !runner.held.size;
-      if (runner && (isIdle || (isFree && !hasPlace))) this.#give(runner, job);
-      else if (hasPlace || this.#endOther()) this.#start(job);
+    for (let job; (job = this.#queue[0]) && !this.#isStopped; this.#queue.shift()) {
+      const runner = job.isShared ? this.#leastBusy() : undefined;
+      const isIdle = runner?.jobs.size === 0;
+      const hasPlace = this.#hasPlace();
+      if (hasPlace && !isIdle) this.#start(job);
+      else if (runner && isIdle === hasPlace) this.#give(runner, job);
       else return;
-      this.#queue.shift();
     }
   }
 
-  /** Ends a runner of another kind that has nothing to do, and holds a place; false if there is none. */
-  #endOther(): boolean {
-    const idle = [...this.#runners].find((runner) => !runner.isEnding && !runner.held.size);
-    if (idle) this.#end(idle);
-    return idle !== undefined;
+  /** Whether a process more may have work. */
+  #hasPlace(): boolean {
+    const busy = [...this.#runners].filter(({ jobs }) => jobs.size > 0);
+    return busy.length < this.#options.processes;
   }
 
-  /** The runner that has the least to do, and whether it has room for more. */
-  #leastBusy(kind?: string): { runner: Runner; isFree: boolean } | undefined {
+  /** The shared runner that has the least to do, if it has room. */
+  #leastBusy(): Runner | undefined {
     const { concurrency, processes } = this.#options;
-    const usable = [...this.#runners].filter((runner) =>
-      !runner.isEnding && (kind === undefined || runner.kind === kind)
-    );
-    const [runner] = usable.sort((a, b) => a.held.size - b.held.size);
-    if (!runner) return;
+    const usable = [...this.#runners].filter(({ isEnding }) => !isEnding);
+    const [runner] = usable.sort((a, b) => a.jobs.size - b.jobs.size);
     // more than it works on only if it works them off one by one, and no more than its share of the rest
     const ahead = Math.min(this.depth, Math.floor(this.left / processes / 2));
     const room = concurrency > 1 ? concurrency : Math.max(1, ahead);
-    return { runner, isFree: runner.held.size < room };
+    return runner && runner.jobs.size < room ? runner : undefined;
   }
 
-  /** How many processes have work, or may get some. */
-  #running(): number {
-    const isRunning = (runner: Runner) => !runner.isEnding || runner.held.size > 0;
-    return [...this.#runners].filter(isRunning).length;
-  }
-
-  /** Starts a runner for a job; if it gets no other, it has its order with the start, which is faster. */
   #start(job: Job): void {
-    const { permissions } = this.#options;
     const marker = `/${this.owner}.${this.#started++}/`;
-    const nonce = crypto.randomUUID();
-    const order = withNonce(job.order, nonce);
-    const isSingle = !job.kind && isUnlimited(permissions) && fitsVariable(order);
-    const command = runnerCommand(permissions, job.steps, !isSingle);
-    const env = {
-      FORREST_TASKS: environment("FORREST_TASKS") + marker,
-      ...(isSingle ? { [ORDER]: order } : {}),
-    };
-    const runner: Runner = {
-      kind: job.kind,
-      marker,
-      child: spawnGroup(command, { env, hasInput: !isSingle }),
-      held: new Map(),
-      given: 0,
-      begun: 0,
-      lastId: "",
-      unsent: "",
-      printed: "",
-      isEnding: isSingle,
-      isKilled: false,
-    };
+    const runner = new Runner(job, marker, this.#options.permissions);
     this.#runners.add(runner);
     this.#watch(runner);
-    if (isSingle) this.#hold(runner, nonce, job);
-    else this.#give(runner, job);
+    this.#give(runner, job);
   }
 
   #give(runner: Runner, job: Job): void {
-    const nonce = crypto.randomUUID();
-    this.#hold(runner, nonce, job);
-    this.#send(runner, withNonce(job.order, nonce));
-    if (!job.kind || runner.given >= this.#options.tasksPerProcess) this.#end(runner);
-  }
-
-  #hold(runner: Runner, nonce: string, job: Job): void {
-    runner.given++;
-    runner.lastId = job.id;
-    runner.held.set(nonce, { job, parts: [] });
+    runner.give(job);
+    if (runner.given >= this.#options.tasksPerProcess) runner.end();
     this.#begin(runner);
-  }
-
-  /** Sends an order: at once to a runner that has nothing else to do, or else with others of this turn. */
-  #send(runner: Runner, order: string): void {
-    const isFirst = !runner.unsent;
-    runner.unsent += `${order}\n`;
-    if (runner.held.size === 1) this.#flush(runner);
-    else if (isFirst) setTimeout(() => this.#flush(runner));
-  }
-
-  #flush(runner: Runner): void {
-    if (runner.unsent && !runner.isKilled) runner.child.write(runner.unsent);
-    runner.unsent = "";
   }
 
   /** Notes at which jobs a runner is by now, and sees to it that they do not take too long. */
   #begin(runner: Runner): void {
     const { concurrency, autokill } = this.#options;
-    const isCompany = runner.kind !== "" && concurrency > 1;
-    const grace = isCompany ? 500 : 0; // in which the runner may say itself that a task takes too long
-    for (const held of [...runner.held.values()].slice(0, isCompany ? concurrency : 1)) {
-      if (held.begun) continue;
-      held.begun = Date.now();
+    const isCompany = runner.isShared && concurrency > 1;
+    const limit = autokill * 1000 + (isCompany ? 500 : 50); // as its answer may be on its way
+    for (const job of [...runner.jobs.values()].slice(0, isCompany ? concurrency : 1)) {
+      if (job.begun) continue;
+      job.begun = Date.now();
       runner.begun++;
-      this.#listener.begun?.(held.job.id);
-      const limit = autokill * 1000 + grace;
-      if (limit > LONGEST_TIMER) continue;
-      const kill = () => this.#expire(runner, held);
-      held.timer = setTimeout(() => {
-        // if we were stopped meanwhile, as by Ctrl-Z, its answer may have arrived already
-        if (Date.now() - held.begun! - limit > 500) held.timer = setTimeout(kill, 500);
-        else kill();
-      }, limit);
+      this.#listener.begun?.(job.id);
+      if (limit <= LONGEST_TIMER) job.timer = setTimeout(() => this.#expire(runner, job), limit);
     }
   }
 
-  #expire(runner: Runner, held: Held): void {
-    runner.overdue = held;
+  #expire(runner: Runner, job: Job): void {
+    runner.overdue = job;
     killAll(runner.marker); // first, as this finds others by their parents
-    this.#kill(runner);
-  }
-
-  #kill(runner: Runner): void {
-    runner.isEnding = runner.isKilled = true;
-    for (const { timer } of runner.held.values()) clearTimeout(timer);
-    killGroup(runner.child.pid);
-    try {
-      runner.child.kill(); // as it may not lead its group yet
-    } catch { /* it has ended */ }
-  }
-
-  /** Lets a runner end when it has done what it has. */
-  #end(runner: Runner): void {
-    if (!runner.isEnding) {
-      this.#flush(runner);
-      runner.child.close();
-    }
-    runner.isEnding = true;
-    this.#limit(runner);
-  }
-
-  /** Kills a runner that has nothing left to do, and does not end: what a task has left may block it. */
-  #limit(runner: Runner): void {
-    if (!runner.isEnding || runner.held.size) return;
-    runner.limit ??= setTimeout(() => this.#kill(runner), 5000);
+    runner.kill();
   }
 
   /** Lets all runners end that have nothing to do, as there is nothing to give them. */
   endIdle(): void {
-    for (const runner of this.#runners) if (!runner.held.size) this.#end(runner);
+    for (const runner of this.#runners) if (!runner.jobs.size) runner.end();
   }
 
   /** Waits for the end of a runner, and for what it prints until then. */
   async #watch(runner: Runner): Promise<void> {
     const { child } = runner;
-    const output = this.#read(runner, "stdout").finally(() => this.#end(runner)); // it can answer no more
+    const output = this.#read(runner, "stdout").finally(() => runner.end()); // it can answer no more
     const errors = this.#read(runner, "stderr");
     const ended = await child.ended;
     killGroup(child.pid); // what its tasks have left running
     await Promise.all([output, errors]);
     if (isEndOfJob(ended) && !runner.isKilled) await sleep(500); // as this process may be to end, too
-    clearTimeout(runner.limit);
     this.#runners.delete(runner);
+    runner.bury();
     this.#lose(runner, deathOf("The process of this task", ended, runner.printed));
     this.#changed();
   }
@@ -1644,19 +1561,19 @@ class Pool {
   /** Reads what a runner prints: between what its tasks print, there are its answers. */
   async #read(runner: Runner, stream: Stream): Promise<void> {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    const mark = stream === "stdout" ? "\x1e" : "\n\x1e\n"; // which no answer begins with
     let text = "";
     await collect(runner.child[stream], runner.child.ended, (chunk) => {
       text += decoder.decode(chunk, { stream: true });
-      const isAnswers = stream === "stdout";
-      for (let end; isAnswers && (end = text.indexOf("\n", text.indexOf("\x1e"))) >= 0;) {
-        const begin = text.lastIndexOf("\x1e", end);
+      for (let end; (end = text.indexOf("\n", text.indexOf(mark))) >= 0;) {
+        const begin = text.lastIndexOf(mark, end);
         if (begin < 0) break;
         this.#print(runner, text.slice(0, begin), stream);
         const isAnswer = this.#answer(runner, text.slice(begin + 1, end));
         if (!isAnswer) this.#print(runner, text.slice(begin, end + 1), stream);
         text = text.slice(end + 1);
       }
-      const begin = isAnswers ? text.indexOf("\x1e") : -1;
+      const begin = text.indexOf(mark);
       const isBegun = begin >= 0 && text.length - begin < 5000; // an answer has shorter lines
       this.#print(runner, isBegun ? text.slice(0, begin) : text, stream);
       text = isBegun ? text.slice(begin) : "";
@@ -1667,57 +1584,49 @@ class Pool {
   #print(runner: Runner, text: string, stream: Stream): void {
     if (!text) return;
     runner.printed = (runner.printed + text).slice(-2000);
-    const begun = [...runner.held.values()].filter((held) => held.begun);
-    const ids = begun.length ? begun.map(({ job }) => job.id).join(",") : runner.lastId;
-    this.#listener.printed(text, stream, ids);
+    const begun = [...runner.jobs.values()].filter((job) => job.begun);
+    const jobs = begun.length ? begun : [runner.last];
+    this.#listener.printed(text, stream, jobs.map(({ id }) => id).join(","));
   }
 
   /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
   #answer(runner: Runner, line: string): boolean {
-    const nonce = line.slice(0, NONCE);
-    const held = runner.held.get(nonce);
-    if (!held) return false;
+    const [, nonce = "", size, end, part = ""] = /^(\S+) (\d+)([+.])(.*)$/s.exec(line) ?? [];
+    const job = runner.jobs.get(nonce);
+    if (!job) return false;
     if (runner.isKilled) return true; // its answers are for nobody
-    const [head, size, end] = /^ (\d+)([+.])/.exec(line.slice(NONCE, NONCE + 8)) ?? [""];
-    const part = line.slice(NONCE + head.length);
-    held.parts.push(part);
-    if (part.length !== Number(size)) {
-      this.#settle(runner, nonce, { errorValue: encodeThrown(TORN) });
-    } else if (end === ".") this.#settle(runner, nonce, JSON.parse(held.parts.join("")));
+    job.answer += part;
+    if (part.length !== Number(size)) this.#settle(runner, job, { errorValue: encodeThrown(TORN) });
+    else if (end === ".") this.#settle(runner, job, JSON.parse(job.answer));
     return true;
   }
 
-  #settle(runner: Runner, nonce: string, result: object): void {
-    const { job, timer, begun = Date.now() } = runner.held.get(nonce)!;
-    clearTimeout(timer);
-    runner.held.delete(nonce);
+  #settle(runner: Runner, job: Job, result: object): void {
+    clearTimeout(job.timer);
+    runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
     const isOverdue = "isOverdue" in result;
-    if (isOverdue) this.#end(runner); // after the others: the task is still at work in there
-    const told = { begin: begun, runtime: Date.now() - begun, ...result };
+    const told = { begin: job.begun, runtime: Date.now() - job.begun, ...result };
     job.resolve((isOverdue ? { ...told, errorValue: this.#timeout() } : told) as Told);
+    if (isOverdue || runner.isEnding) runner.end(); // after the others: an overdue task is still at work
     this.#begin(runner);
-    this.#limit(runner);
     this.#changed();
   }
 
   /** Sees to what a dead runner has held. */
   #lose(runner: Runner, death: Error): void {
-    if (this.#isStopped) return;
-    const held = [...runner.held].reverse();
-    const company = held.filter(([, { begun }]) => begun).length;
-    for (const [nonce, { job, begun, timer }] of held) {
-      clearTimeout(timer);
-      const isOverdue = runner.overdue === runner.held.get(nonce);
-      const isToBlame = begun && company === 1 &&
-        (isOverdue || (runner.begun === 1 && !runner.isKilled));
-      if (isToBlame) {
-        const errorValue = isOverdue ? this.#timeout() : encodeThrown(death);
-        job.resolve({ begin: begun, runtime: Date.now() - begun, errorValue });
-      } else { // who dies in company runs again alone, who only waited, with others
-        this.#queue.unshift({ ...job, kind: begun ? "" : job.kind });
-      }
+    const jobs = [...runner.jobs.values()];
+    const begun = jobs.filter((job) => job.begun);
+    const isToBlame = begun.length === 1 && !runner.isKilled && runner.begun === 1;
+    const isOverdue = begun.length === 1 && begun[0] === runner.overdue;
+    if (isToBlame || isOverdue) {
+      const [job] = jobs.splice(0, 1) as [Job];
+      const errorValue = isOverdue ? this.#timeout() : encodeThrown(death);
+      job.resolve({ begin: job.begun, runtime: Date.now() - job.begun, errorValue });
     }
+    // who dies in company runs again alone, who only waited, with others
+    const again = jobs.map((job) => ({ ...job, isShared: !job.begun, begun: 0, answer: "" }));
+    this.#queue.unshift(...again);
   }
 
   #timeout(): unknown {
@@ -1731,17 +1640,19 @@ class Pool {
     this.#listener.changed();
   }
 
-  /** Kills all that runs, at once: no call in here is asynchronous. */
+  /** Kills all that runs, at once: no call in here is asynchronous. What was to be done fails. */
   stop(): void {
+    if (this.#runners.size && !this.#isStopped) killAll(`/${this.owner}.`);
     this.#isStopped = true;
-    if (this.#runners.size) killAll(`/${this.owner}.`);
-    for (const runner of this.#runners) this.#kill(runner);
+    const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
+    for (const runner of this.#runners) runner.kill();
+    const stopped = { begin: 0, runtime: 0, errorValue: encodeThrown(STOPPED) };
+    for (const { resolve } of [...jobs, ...this.#queue]) resolve(stopped);
+    this.#queue = [];
   }
 }
 
-/** Marks that an order is answered by a process that had it, as no other knows this. */
-const withNonce = (order: string, nonce: string): string => `{"nonce":"${nonce}",${order.slice(1)}`;
-const NONCE = crypto.randomUUID().length;
+const STOPPED = errorOf("Stopped by a signal, with items left to do");
 
 const TORN = errorOf(
   "What this gave was lost, as something else printed to the standard output of its process " +
@@ -1757,14 +1668,12 @@ const fitsVariable = (text: string): boolean =>
 /** The command of a runner. */
 function runnerCommand(permissions: string[], steps: Step[], hasInput: boolean): string[] {
   const program = deno ? deno.execPath() : nodeProcess().execPath;
-  const command = isCompiled
-    ? [program, WORD]
-    : deno
-    ? [program, ...denoArgs(permissions, steps)]
-    : [program, "-e", `import.meta.require(${quote(pathOf(RUNNER))});${CALL}`];
+  const code = `import.meta.require(${quote(pathOf(RUNNER))});${CALL}`;
+  const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code];
   // its orders come by another descriptor, so that no task reads them from its standard input
   const isApart = hasInput && isUnlimited(permissions);
-  return isApart ? ["sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh", ...command] : command;
+  const shell = isApart ? ["sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh"] : [];
+  return [...shell, program, ...args];
 }
 
 const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
@@ -1775,26 +1684,23 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
  * for the runner, and is no module of ours, as task modules import them.
  */
 function denoArgs(permissions: string[], steps: Step[]): string[] {
+  const called = steps.map(({ call }) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
+  const modules = called.filter((module) => module !== undefined);
   // a module that a preloaded one could import by a literal name needs no permission to be read
-  const modules = isUnlimited(permissions) ? [] : new Set(steps.flatMap(moduleOf));
-  const imports = [...modules].map((module) => `() => import(${quote(module)})`);
+  const readable = isUnlimited(permissions) ? [] : new Set(modules);
+  const imports = [...readable].map((module) => `() => import(${quote(module)})`);
   const code = [`import ${quote(RUNNER)}`, ...imports, `await ${CALL}`].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
-  const main = `${projectOf(steps)}forrest-runner.js`;
-  return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
-}
-
-const moduleOf = ({ call }: Step): string[] =>
-  typeof call === "string" && call.includes("#") ? [call.slice(0, call.lastIndexOf("#"))] : [];
-
-/** The folder in which Deno is to look for the configuration of a task; no other runtime is told. */
-function projectOf(steps: Step[]): string {
-  if (!deno) return "";
-  const module = steps.flatMap(moduleOf).find((url) => url.startsWith("file:")) ?? deno.mainModule;
-  try {
-    if (module.startsWith("file:")) return pathOf(new URL(".", module).href);
-  } catch { /* the task will fail, and say why */ }
-  return `${cwd()}/`;
+  const own = modules.find((url) => url.startsWith("file:")) ?? deno!.mainModule;
+  const project = own.startsWith("file:") ? own.slice(0, own.lastIndexOf("/")) : fileUrl(cwd());
+  return [
+    "run",
+    ...permissions,
+    "--no-prompt",
+    "--preload",
+    preload,
+    `${project}/forrest-runner.js`,
+  ];
 }
 
 /** A text as a literal in ASCII, as Bun takes code that it need not transpile for Latin-1. */
@@ -1803,6 +1709,8 @@ function quote(text: string): string {
   return JSON.stringify(text).replace(/[^ -~]/g, escape);
 }
 
+let hasSetsid: boolean | undefined;
+
 /** Starts a program in a process group of its own. */
 function spawnGroup(command: string[], options: Parameters<typeof spawn>[1]): Child {
   // for `detached`, Deno copies its page tables, and stands still for 3 ms
@@ -1810,8 +1718,6 @@ function spawnGroup(command: string[], options: Parameters<typeof spawn>[1]): Ch
   if (hasSetsid) return spawn(["/usr/bin/setsid", "--", ...command], options);
   return spawn(command, { ...options, detached: true });
 }
-
-let hasSetsid: boolean | undefined;
 
 /** Kills a process and all that it has started and that has not left its group. */
 function killGroup(pid: number): void {
@@ -1822,7 +1728,7 @@ function killGroup(pid: number): void {
 
 /** Kills every process with $0 in its environment, and all that descend from these, until there is none. */
 const KILL = `for i in $(seq 100); do
-  marked=$(grep -lsFe "$0" /proc/[0-9]*/environ | cut -d/ -f3 | tr "\n" " ")
+  marked=$(grep -lsFe "$0" /proc/[0-9]*/environ | cut -d/ -f3 | tr "\\n" " ")
   all=$(cat /proc/[0-9]*/stat 2> /dev/null | sed "s/(.*)//" | awk -v marked="$marked" '
     BEGIN { split(marked, pids); for (i in pids) found[pids[i]] = 1 }
     $2 != "Z" { parent[$1] = $3 }
@@ -1840,9 +1746,6 @@ function killAll(mark: string): void {
 
 // ---------------------------------------------------------------------------- how the program ends
 
-const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds
-const nothing = (): void => {};
-
 /**
  * Hands on results; whatever becomes of this program, nothing that the pool has started outlives it: not its
  * end, for which `stop` is called, nor its death, for which another process waits.
@@ -1858,54 +1761,49 @@ async function* guard<R>(
   const script = deno ? `exec 3<&0; { exec <&3; ${wait}; } &` : wait;
   const watchdog = spawnGroup(["sh", "-c", script, `/${pool.owner}.`], { hasInput: true });
   for (const output of [watchdog.stdout, watchdog.stderr]) output.cancel().catch(nothing);
-  const isEnding = { value: false };
-  const release = beforeEnd(stop, isEnding, signal);
+  const ending = beforeEnd(stop, signal);
   if (signal?.aborted) stop();
   try {
     yield* results;
   } finally {
     pool.stop();
-    if (isEnding.value) await new Promise(nothing); // nothing after the loop is to run
-    release();
+    if (ending.isSure) await new Promise(nothing); // nothing after the loop is to run
+    ending.release();
     watchdog.close(); // which the system does if this process dies
   }
 }
 
+const NUMBERS: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
+
 /** Calls `stop` before the program ends, be it by a signal, which then does what it does. */
-function beforeEnd(
-  stop: () => void,
-  isEnding: { value: boolean },
-  signal?: AbortSignal,
-): () => void {
+function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; release(): void } {
   const undo: (() => void)[] = [];
   const release = () => undo.splice(0).forEach((remove) => remove());
-  if (deno) {
-    globalThis.addEventListener("unload", stop);
-    undo.push(() => globalThis.removeEventListener("unload", stop));
-  } else {
-    nodeProcess().on("exit", stop);
-    undo.push(() => nodeProcess().off("exit", stop));
-  }
+  const ending = { isSure: false, release };
+  const process = nodeProcess();
+  if (deno) globalThis.addEventListener("unload", stop);
+  else process.on("exit", stop);
   signal?.addEventListener("abort", stop);
-  undo.push(() => signal?.removeEventListener("abort", stop));
-  const names = signal ? [] : ["SIGHUP", "SIGINT", "SIGTERM"] as const;
-  for (const name of names) {
-    const isHandled = handlerOf(name);
+  undo.push(() => {
+    globalThis.removeEventListener?.("unload", stop);
+    process.off("exit", stop);
+    signal?.removeEventListener("abort", stop);
+  });
+  for (const [name, number] of signal ? [] : Object.entries(NUMBERS)) {
+    const isHandled = deno
+      ? hasMask("SigCgt", name) // before it listens for us: what Deno catches, it always does
+      : () => process.listenerCount(name) > 0;
     undo.push(listen(name, () => {
       stop();
       release();
       if (isHandled()) return;
-      isEnding.value = true;
-      const { pid, kill, exit } = nodeProcess();
-      kill(pid, name);
-      setTimeout(() => exit(128 + NUMBERS[name]), 500); // process 1 of a container survives that
+      ending.isSure = true;
+      process.kill(process.pid, name);
+      setTimeout(() => process.exit(128 + number), 500); // process 1 of a container survives that
     }));
   }
-  return release;
+  return ending;
 }
-
-const NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
-type Ending = keyof typeof NUMBERS;
 
 /**
  * Listens to a signal that ends programs, unless this program was started so that it ignores that, as by
@@ -1921,33 +1819,24 @@ type Ending = keyof typeof NUMBERS;
  */
 export function listen(signal: string, listener: () => void): () => void {
   const process = nodeProcess();
-  if (isNoted("SigIgn", signal)) {
-    // as soon as Deno listens to one signal, it ends by any other that nobody listens to
-    if (deno) process.on(signal, nothing);
-    return nothing;
-  }
-  process.on(signal, listener);
+  const isIgnored = hasMask("SigIgn", signal)();
+  // as soon as Deno listens to one signal, it ends by any other that nobody listens to
+  if (!isIgnored || deno) process.on(signal, isIgnored ? nothing : listener);
   return () => void process.off(signal, listener);
 }
 
-let status: string | undefined; // of this process, before we began to listen: what Deno catches, it always does
+let status: string | undefined; // of this process, before we began to listen
 
 /** Whether the system has noted a signal as one that is ignored (`SigIgn`) or caught (`SigCgt`). */
-function isNoted(mask: "SigIgn" | "SigCgt", name: string): boolean {
+function hasMask(mask: "SigIgn" | "SigCgt", name: string): () => boolean {
   try {
     status ??= files.readText("/proc/self/status");
   } catch {
     status = ""; // not on Linux, or not permitted: then it is neither, as far as we know
   }
   const digits = new RegExp(`${mask}:\\s*(\\w+)`).exec(status)?.[1]?.slice(-8) ?? "0";
-  const number = NUMBERS[name as Ending] ?? 0;
-  return number > 0 && (Number.parseInt(digits, 16) >> (number - 1) & 1) === 1;
-}
-
-/** Whether the program itself handles a signal; on Deno, whether it did when this was first asked. */
-function handlerOf(name: Ending): () => boolean {
-  const isCaught = isNoted("SigCgt", name);
-  return deno ? () => isCaught : () => nodeProcess().listenerCount(name) > 0;
+  const bit = Number.parseInt(digits, 16) >> (NUMBERS[name] ?? 0) - 1;
+  return () => name in NUMBERS && (bit & 1) === 1;
 }
 
 function environment(name: string): string {
@@ -1957,6 +1846,7 @@ function environment(name: string): string {
     return ""; // Deno does not permit to look
   }
 }
+
 // -------------------------------------------------------------------------------- which function is it?
 
 /** How a task file names a function: the name of a global, `MODULE#EXPORT`, or its text. */
@@ -2118,55 +2008,47 @@ function resolve(specifier: string, base: string): string {
 
 /** The name of a function that the main module exports: it is known by its name and its text. */
 function exportOfMain(call: Callable, url: string): string | undefined {
-  const code = codeOf(url) ?? textOf(url);
-  const [, alias] = exportsIn(code).find(([name]) => name === call.name) ?? [];
-  if (alias === undefined) return;
+  const { name } = call;
+  const code = codeOf(url);
+  const alias = name && aliasOf(name, code ?? textOf(url));
+  if (!alias) return undefined;
   const text = Function.prototype.toString.call(call);
-  const isDeclared = /^(?:async\s+)?(?:function|class)\b\s*\*?\s*[\p{ID_Start}$_]/u.test(text);
-  const declaration = isDeclared
-    ? text
-    : `${call.name === "default" ? "export default" : `${call.name} =`} ${text}`;
-  const name = call.name.replaceAll("$", "\\$");
-  const same = new RegExp(
-    `\\b(?:function|class|const|let|var)\\b\\s*\\*?\\s*${name}(?![\\p{ID_Continue}$])`,
-    "gu",
-  );
-  const isUnclear = codeOf(url) === undefined || (code.match(same)?.length ?? 0) > 1;
-  if (!isUnclear && !code.includes(declaration)) return; // another function has its name
-  const fix = "give it a name of its own, or move it to a module";
-  if (isUnclear) {
-    throw new TypeError(`Cannot tell which \`${call.name}\` of \`${url}\` this is: ${fix}`);
+  const hasName = /^(?:async\s+)?(?:function|class)\b[\s*]*[\p{ID_Start}$_]/u.test(text);
+  const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
+  if (code && !code.includes(declaration)) return undefined; // another function has its name
+  const declared = code?.match(new RegExp(`${KEYWORD}${named(name)}`, "gu"));
+  if (!code || (declared && declared.length > 1)) {
+    const fix = "give it a name of its own, or move it to a module";
+    throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
   }
   if (GUARDS.test(textOf(url))) return `${url}#${alias}`;
   throw new TypeError(
-    `Cannot run \`${call.name}\` in another process, which would start \`${url}\` again: ${GUARD}`,
+    `Cannot run \`${name}\` in another process, which would start \`${url}\` again: ${GUARD}`,
   );
+}
+
+const KEYWORD = "(?:async\\s+)?\\b(?:function\\b[\\s*]*|(?:class|const|let|var)\\s+)";
+
+/** What matches a name, and not the beginning of a longer one. */
+const named = (name: string): string => `${name.replaceAll("$", "\\$")}(?![\\p{ID_Continue}$])`;
+
+/** By which name a script exports what it calls `name`. */
+function aliasOf(name: string, code: string): string | undefined {
+  const direct = new RegExp(`^export\\s+(default\\s+)?(?:${KEYWORD})?${named(name)}`, "mu").exec(
+    code,
+  );
+  if (direct) return direct[1] ? "default" : name;
+  const lists = code.matchAll(/^export\s*\{([^}]*)\}\s*(?:;|$)/gm);
+  for (const item of [...lists].flatMap(([, list = ""]) => list.split(","))) {
+    const [local, alias = local] = item.trim().split(/\s+as\s+/);
+    if (local === name) return alias?.replace(/^["']|["']$/g, "");
+  }
+  return undefined;
 }
 
 /** The ways in which a script asks whether it is the program. */
 const GUARDS =
   /\bimport\.meta\.main\b|\bmain\b[^\n;]*=\s*import\.meta\b|\brequire\.main\b|\bBun\.main\b|\bmainModule\b|\bargv\[1\]/;
-
-/** The names of what a script exports, and the names by which it does. */
-function exportsIn(code: string): [name: string, alias: string][] {
-  const NAME = "[\\p{ID_Start}$_][\\p{ID_Continue}$]*";
-  const found: [string, string][] = [];
-  const find = (pattern: string) => code.matchAll(new RegExp(`^export\\s*${pattern}`, "gmu"));
-  const keyword = "(?:async\\s+)?(?:function\\s*\\*?|class|const|let|var)";
-  for (const [, byDefault, name = ""] of find(`(default\\s+)?${keyword}\\s*(${NAME})`)) {
-    found.push([name, byDefault ? "default" : name]);
-  }
-  for (const [, name = "default"] of find(`default\\b(?:\\s+(${NAME})\\s*(?:;|$))?`)) {
-    found.push([name, "default"]);
-  }
-  for (const [, items = ""] of find("\\{([^}]*)\\}\\s*(?:;|$)")) {
-    const item = new RegExp(`(${NAME})(?:\\s+as\\s+(?:(${NAME})|"([^"]*)"))?`, "gu");
-    for (const [, name = "", alias = name, text] of items.matchAll(item)) {
-      found.push([name, text ?? alias]);
-    }
-  }
-  return found;
-}
 
 // ------------------------------------------------------------------------------ what is deferred, and how
 
@@ -2176,16 +2058,10 @@ type Recorded = { order: number; call: unknown; args: unknown[] };
 type Part = { step: Recorded; path: Path };
 
 /** What all copies of forrest in one process share. */
-const shared: { steps: number } = share();
-
-function share(): typeof shared {
-  const own = { steps: 0 };
-  try {
-    return (globalThis as Record<symbol, typeof own>)[Symbol.for("forrest")] ??= own;
-  } catch {
-    return own; // a task has frozen the global object
-  }
-}
+const shared =
+  (globalThis as unknown as Record<symbol, { steps: number }>)[Symbol.for("forrest")] ??= {
+    steps: 0,
+  };
 
 /** Records a step. */
 function newStep(call: unknown, args: unknown[]): Recorded {
@@ -2241,22 +2117,23 @@ function show(this: { [MARK]: Part }): string {
   return describe(this[MARK], 4);
 }
 
-function describe({ step, path }: Part, depth: number): string {
-  const show = (value: unknown): string => {
-    const part = partOf(value) ?? ((value as Part)?.step && value as Part);
+function describe({ step: { call, args }, path }: Part, depth: number): string {
+  const shown = (value: unknown): string => {
+    const part = partOf(value) ??
+      (Object.hasOwn(Object(value), "step") ? value as Part : undefined);
     if (part) return depth ? describe(part, depth - 1) : "…";
     if (typeof value === "function") return value.name || "(anonymous)";
-    if (Array.isArray(value)) return "[…]";
-    return value && typeof value === "object" && !(value instanceof URL)
-      ? "{…}"
-      : JSON.stringify(value) ?? `${value}`;
+    if (value instanceof URL) return JSON.stringify(value);
+    if (typeof value === "object" && value) return Array.isArray(value) ? "[…]" : "{…}";
+    return JSON.stringify(value) ?? `${value}`;
   };
-  const args = step.args.map(show).join(", ");
-  const call = step.call === undefined
-    ? `defer(${args})`
-    : `defer(${[show(step.call), args].join(", ")})`;
-  const isMethod = (step.call as Part)?.step;
-  return (isMethod ? `${show(step.call)}(${args})` : call) + pathText(path);
+  const list = args.map(shown);
+  if (call !== undefined && Object.hasOwn(Object(call), "step")) {
+    return `${shown(call)}(${list.join(", ")})${pathText(path)}`;
+  }
+  return `defer(${[...(call === undefined ? [] : [shown(call)]), ...list].join(", ")})${
+    pathText(path)
+  }`;
 }
 
 /** A function in the steps of a task, and where its reference is to be put. */

@@ -975,26 +975,30 @@ function goTo(directory: string): void {
   } catch { /* it is gone; or its permissions are limited, so that no task can leave it */ }
 }
 
-/** Runs the steps of an order, and answers with what came of them. */
-async function perform({ nonce, steps, session, timeout }: Order): Promise<void> {
+/** Runs steps, and says what came of them. */
+export async function tell(steps: () => Step[], session?: string): Promise<Told> {
   const begin = Date.now();
   const start = now();
-  const run = async () => {
-    try {
-      return { returnValue: encode(await runSteps(steps, session), "returnValue") };
-    } catch (error) {
-      return { errorValue: encodeThrown(error) };
-    }
-  };
+  try {
+    const returnValue = encode(await runSteps(steps(), session), "returnValue");
+    return { begin, runtime: now() - start, returnValue };
+  } catch (error) {
+    return { begin, runtime: now() - start, errorValue: encodeThrown(error) };
+  }
+}
+
+/** Carries out an order, and answers with what came of it. */
+async function perform({ nonce, steps, session, timeout }: Order): Promise<void> {
+  const told = tell(() => steps, session);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const overdue = (time: number) =>
     new Promise<{ isOverdue: true }>((resolve) => {
       timer = setTimeout(() => resolve({ isOverdue: true }), time);
     });
-  const result = await (timeout ? Promise.race([run(), overdue(timeout)]) : run());
+  const result = await (timeout ? Promise.race([told, overdue(timeout)]) : told);
   clearTimeout(timer);
   try {
-    await answer(nonce, stringify({ begin, runtime: now() - start, ...result }));
+    await answer(nonce, stringify(result));
   } catch (error) { // the task has closed the output, or has broken what its process needs
     print(`${(error as Error)?.stack ?? error}\n`, "stderr");
     nodeProcess().exit(70);
