@@ -350,7 +350,9 @@ export class TaskList<T = unknown> {
       this.#writing ??= this.#write();
     });
     const { logFile } = this.#options;
-    if (scheduled && logFile) files.log(logFile, id, "is scheduled");
+    try {
+      if (scheduled && logFile) files.log(logFile, id, "is scheduled");
+    } catch { /* the task is there: a run will say that it cannot write its log */ }
     return { id, scheduled };
   }
 
@@ -1071,7 +1073,7 @@ class ListRun {
     const { mayStart, maxFailures } = this.#options;
     while (this.#finished.length < 1000) {
       const id = this.#again[0] ?? this.#listing.next;
-      if (id === undefined || this.#isOver()) return this.#pool.endIdle();
+      if (id === undefined || this.#isOver()) return this.#pool.endAll();
       // no more are given ahead than may still fail, and near the end no more than a fair share
       this.#pool.left = Math.min(this.#listing.left, 2 * (maxFailures - this.#failures));
       if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
@@ -1098,13 +1100,16 @@ class ListRun {
   }
 
   #start(claim: string, id: string): void {
-    const text = files.readText(claim);
-    this.#claims.set(claim, text);
-    const execute = async () => await this.#pool.execute(id, stepsOf(text, `${id}.json`));
-    const failed = (error: unknown): Told => {
-      return { begin: Date.now(), runtime: 0, errorValue: encodeThrown(error) };
-    };
-    execute().catch(failed).then((told) => this.#conclude(claim, resultOf(told)));
+    this.#claims.set(claim, "");
+    try {
+      const text = files.readText(claim);
+      this.#claims.set(claim, text);
+      const told = this.#pool.execute(id, stepsOf(text, `${id}.json`));
+      told.then((told) => this.#conclude(claim, resultOf(told)));
+    } catch (error) { // it is no task, or cannot be read
+      const errorValue = encodeThrown(error);
+      this.#conclude(claim, resultOf({ begin: Date.now(), runtime: 0, errorValue }));
+    }
   }
 
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
@@ -1448,7 +1453,7 @@ class Pool {
     const isCompany = isShared && concurrency > 1;
     const timeout = isCompany && autokill * 1000 <= LONGEST_TIMER ? autokill * 1000 : undefined;
     const nonce = crypto.randomUUID();
-    const most = isCompany ? concurrency : undefined;
+    const most = isCompany ? Math.min(concurrency, LONGEST_TIMER) : undefined;
     const order = JSON.stringify({ nonce, steps, session, concurrency: most, timeout });
     return new Promise((resolve) => {
       const fresh = { answer: "", begun: 0 };
@@ -1538,9 +1543,9 @@ class Pool {
     runner.kill();
   }
 
-  /** Lets all runners end that have nothing to do, as there is nothing to give them. */
-  endIdle(): void {
-    for (const runner of this.#runners) if (!runner.jobs.size) runner.end();
+  /** Lets all runners end when they have done what they have, as there is nothing to give them. */
+  endAll(): void {
+    if (!this.#queue.length) this.#runners.forEach((runner) => runner.end());
   }
 
   /** Waits for the end of a runner, and for what it prints until then. */
@@ -1596,21 +1601,26 @@ class Pool {
     if (!job) return false;
     if (runner.isKilled) return true; // its answers are for nobody
     job.answer += part;
-    if (part.length !== Number(size)) this.#settle(runner, job, { errorValue: encodeThrown(TORN) });
-    else if (end === ".") this.#settle(runner, job, JSON.parse(job.answer));
+    if (end === "+" && part.length === Number(size)) return true;
+    this.#settle(runner, job, files.parseTask(job.answer) ?? {});
     return true;
   }
 
-  #settle(runner: Runner, job: Job, result: object): void {
+  /** Takes what a runner has told of a job; if that is torn, it says so. */
+  #settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
-    const isOverdue = "isOverdue" in result;
-    const told = { begin: job.begun, runtime: Date.now() - job.begun, ...result };
-    job.resolve((isOverdue ? { ...told, errorValue: this.#timeout() } : told) as Told);
+    const { isOverdue, returnValue, errorValue, runtime = Date.now() - job.begun } = result;
+    const error = isOverdue ? this.#timeout() : errorValue;
+    const isWhole = returnValue !== undefined || error !== undefined;
+    const outcome = returnValue === undefined
+      ? { errorValue: isWhole ? error : TORN }
+      : { returnValue };
+    job.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
     if (isOverdue || runner.isEnding) runner.end(); // after the others: an overdue task is still at work
     this.#begin(runner);
-    this.#changed();
+    queueMicrotask(() => this.#changed()); // after whoever waits for this
   }
 
   /** Sees to what a dead runner has held. */
@@ -1654,10 +1664,10 @@ class Pool {
 
 const STOPPED = errorOf("Stopped by a signal, with items left to do");
 
-const TORN = errorOf(
+const TORN = encodeThrown(errorOf(
   "What this gave was lost, as something else printed to the standard output of its process " +
     "meanwhile: let that write to a file",
-);
+));
 
 /** Whether the system takes a text as a variable. */
 const fitsVariable = (text: string): boolean =>
@@ -1943,7 +1953,7 @@ async function lookInto(url: string): Promise<Module> {
     if (isName) functions.set(value, `${url}#${name}`);
   }
   const isPackage = url.includes("/node_modules/"); // where nobody schedules from the inside
-  const specifiers = isPackage ? [] : importsIn(codeOf(url) ?? textOf(url));
+  const specifiers = isPackage ? [] : importsIn(withoutComments(codeOf(url) ?? textOf(url)));
   return { functions, imports: specifiers.map((specifier) => resolve(specifier, url)) };
 }
 
@@ -1980,14 +1990,18 @@ function codeOf(url: string): string | undefined {
   }
 }
 
+/** A text without comments, as far as that can be told without reading all of the language. */
+function withoutComments(code: string): string {
+  const lexeme = /"[^"\n]*"|'[^'\n]*'|\/\*.*?\*\/|\/\/[^\n]*|^#![^\n]*/gs;
+  return code.replace(lexeme, (found) => /^[/#]/.test(found) ? " " : found);
+}
+
 /** From where a module imports, up to its first other statement: what looks like an import there may be text. */
 function importsIn(code: string): string[] {
-  const lexeme = /"[^"\n]*"|'[^'\n]*'|\/\*.*?\*\/|\/\/[^\n]*|^#![^\n]*/gs;
-  const plain = code.replace(lexeme, (found) => /^[/#]/.test(found) ? " " : found); // without comments
   const statement =
     /[\s;]*(?:(["'])use \w+\1|(?:im|ex)port\b\s*(?:[^"'()=]*?\bfrom\b)?\s*(["'])(.*?)\2(?:\s*with\s*\{[^}]*\})?)/sy;
   const found: string[] = [];
-  for (let match; (match = statement.exec(plain));) if (match[3]) found.push(match[3]);
+  for (let match; (match = statement.exec(code));) if (match[3]) found.push(match[3]);
   return found;
 }
 
@@ -2010,13 +2024,14 @@ function resolve(specifier: string, base: string): string {
 function exportOfMain(call: Callable, url: string): string | undefined {
   const { name } = call;
   const code = codeOf(url);
-  const alias = name && aliasOf(name, code ?? textOf(url));
+  const plain = withoutComments(code ?? textOf(url));
+  const alias = name && aliasOf(name, plain);
   if (!alias) return undefined;
   const text = Function.prototype.toString.call(call);
   const hasName = /^(?:async\s+)?(?:function|class)\b[\s*]*[\p{ID_Start}$_]/u.test(text);
   const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
   if (code && !code.includes(declaration)) return undefined; // another function has its name
-  const declared = code?.match(new RegExp(`${KEYWORD}${named(name)}`, "gu"));
+  const declared = plain.match(new RegExp(`${KEYWORD}${named(name)}`, "gu"));
   if (!code || (declared && declared.length > 1)) {
     const fix = "give it a name of its own, or move it to a module";
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
@@ -2034,11 +2049,14 @@ const named = (name: string): string => `${name.replaceAll("$", "\\$")}(?![\\p{I
 
 /** By which name a script exports what it calls `name`. */
 function aliasOf(name: string, code: string): string | undefined {
-  const direct = new RegExp(`^export\\s+(default\\s+)?(?:${KEYWORD})?${named(name)}`, "mu").exec(
+  const direct = new RegExp(
+    `^\\s*export\\s+(default\\s+)?(?:${KEYWORD})?${named(name)}`,
+    "mu",
+  ).exec(
     code,
   );
   if (direct) return direct[1] ? "default" : name;
-  const lists = code.matchAll(/^export\s*\{([^}]*)\}\s*(?:;|$)/gm);
+  const lists = code.matchAll(/^\s*export\s*\{([^}]*)\}\s*(?:;|$)/gm);
   for (const item of [...lists].flatMap(([, list = ""]) => list.split(","))) {
     const [local, alias = local] = item.trim().split(/\s+as\s+/);
     if (local === name) return alias?.replace(/^["']|["']$/g, "");
