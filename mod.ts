@@ -1105,7 +1105,7 @@ class ListRun {
       const text = files.readText(claim);
       this.#claims.set(claim, text);
       const told = this.#pool.execute(id, stepsOf(text, `${id}.json`));
-      told.then((told) => this.#conclude(claim, resultOf(told)));
+      told.then((told) => this.#conclude(claim, resultOf(told)), nothing); // or the run is stopped
     } catch (error) { // it is no task, or cannot be read
       const errorValue = encodeThrown(error);
       this.#conclude(claim, resultOf({ begin: Date.now(), runtime: 0, errorValue }));
@@ -1338,6 +1338,7 @@ interface Job {
   begun: number; // in milliseconds; 0, if a runner has not begun it
   timer?: Timer; // until it must have been answered
   resolve(told: Told): void;
+  reject(error: Error): void;
 }
 
 /** What a pool tells its owner. */
@@ -1445,7 +1446,7 @@ class Pool {
     this.#listener = listener;
   }
 
-  /** Has steps done; resolves with what came of them, be it the death of their runner. */
+  /** Has steps done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
   execute(id: string, steps: Step[]): Promise<Told> {
     const { session, concurrency, autokill, tasksPerProcess } = this.#options;
     const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
@@ -1455,9 +1456,9 @@ class Pool {
     const nonce = crypto.randomUUID();
     const most = isCompany ? Math.min(concurrency, LONGEST_TIMER) : undefined;
     const order = JSON.stringify({ nonce, steps, session, concurrency: most, timeout });
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       const fresh = { answer: "", begun: 0 };
-      this.#queue.push({ id, steps, nonce, order, isProgram, isShared, ...fresh, resolve });
+      this.#queue.push({ id, steps, nonce, order, isProgram, isShared, ...fresh, resolve, reject });
       this.#place();
     });
   }
@@ -1650,14 +1651,13 @@ class Pool {
     this.#listener.changed();
   }
 
-  /** Kills all that runs, at once: no call in here is asynchronous. What was to be done fails. */
+  /** Kills all that runs, at once: no call in here is asynchronous. */
   stop(): void {
     if (this.#runners.size && !this.#isStopped) killAll(`/${this.owner}.`);
     this.#isStopped = true;
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
-    const stopped = { begin: 0, runtime: 0, errorValue: encodeThrown(STOPPED) };
-    for (const { resolve } of [...jobs, ...this.#queue]) resolve(stopped);
+    for (const { reject } of [...jobs, ...this.#queue]) reject(STOPPED);
     this.#queue = [];
   }
 }
@@ -2024,15 +2024,22 @@ function resolve(specifier: string, base: string): string {
 function exportOfMain(call: Callable, url: string): string | undefined {
   const { name } = call;
   const code = codeOf(url);
-  const plain = withoutComments(code ?? textOf(url));
-  const alias = name && aliasOf(name, plain);
-  if (!alias) return undefined;
   const text = Function.prototype.toString.call(call);
   const hasName = /^(?:async\s+)?(?:function|class)\b[\s*]*[\p{ID_Start}$_]/u.test(text);
   const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
-  if (code && !code.includes(declaration)) return undefined; // another function has its name
-  const declared = plain.match(new RegExp(`${KEYWORD}${named(name)}`, "gu"));
-  if (!code || (declared && declared.length > 1)) {
+  const before = ["", "default ", "const ", "let ", "var "];
+  const direct = before.find((words) => code?.includes(`export ${words}${declaration}`));
+  const plain = withoutComments(code ?? textOf(url));
+  const alias = direct === undefined
+    ? aliasOf(name, plain)
+    : direct === "default "
+    ? "default"
+    : name;
+  if (!alias || code?.includes(declaration) === false) return undefined; // another may have its name
+  const declared = plain.match(
+    new RegExp(`\\b(?:function|class|const|let|var)\\b[\\s*]*${named(name)}`, "gu"),
+  );
+  if (direct === undefined && (!code || declared?.length !== 1)) {
     const fix = "give it a name of its own, or move it to a module";
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
   }
@@ -2042,24 +2049,18 @@ function exportOfMain(call: Callable, url: string): string | undefined {
   );
 }
 
-const KEYWORD = "(?:async\\s+)?\\b(?:function\\b[\\s*]*|(?:class|const|let|var)\\s+)";
-
 /** What matches a name, and not the beginning of a longer one. */
 const named = (name: string): string => `${name.replaceAll("$", "\\$")}(?![\\p{ID_Continue}$])`;
 
-/** By which name a script exports what it calls `name`. */
+/** By which name a script exports what it declares elsewhere. */
 function aliasOf(name: string, code: string): string | undefined {
-  const direct = new RegExp(
-    `^\\s*export\\s+(default\\s+)?(?:${KEYWORD})?${named(name)}`,
-    "mu",
-  ).exec(
-    code,
-  );
-  if (direct) return direct[1] ? "default" : name;
+  if (name && new RegExp(`^\\s*export\\s+default\\s+${named(name)}`, "mu").test(code)) {
+    return "default";
+  }
   const lists = code.matchAll(/^\s*export\s*\{([^}]*)\}\s*(?:;|$)/gm);
   for (const item of [...lists].flatMap(([, list = ""]) => list.split(","))) {
     const [local, alias = local] = item.trim().split(/\s+as\s+/);
-    if (local === name) return alias?.replace(/^["']|["']$/g, "");
+    if (local && local === name) return alias?.replace(/^["']|["']$/g, "");
   }
   return undefined;
 }
