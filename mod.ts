@@ -292,7 +292,7 @@ export class TaskList<T = unknown> {
   constructor(directory: string | URL, options: ListOptions = {}) {
     refuseWhileImporting();
     checkNames(options, LIST_OPTIONS, " of a task list");
-    this.directory = fullPath(directory).replace(/(?<=.)\/$/, "");
+    this.directory = fullPath(directory);
     this.#options = options;
     const { existOk, preClean = true, noScheduleIfExist = false } = options;
     const present = files.exists(this.directory);
@@ -545,13 +545,13 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   return toTask(written, id, state);
 }
 
-/** The absolute path that a path, or a file URL, stands for; no other URL is a place for files. */
+/** The absolute path that a path, or a file URL, stands for. */
 function fullPath(path: string | URL): string {
-  const name = `${path}`.replace(/^(?!file:)(?=[^/\\]{2,}:)/, "./");
-  if (typeof path !== "string" && !(path instanceof URL) || !name) {
+  if ((typeof path !== "string" && !(path instanceof URL)) || `${path}` === "") {
     throw new TypeError(`Cannot use \`${path}\` as a path: it must have a name`);
   }
-  return pathOf(fileUrl(name)).replace(/\/{2,}/g, "/");
+  const name = `${path}`.startsWith("file:") ? pathOf(`${path}`) : `${path}`;
+  return nodeProcess().getBuiltinModule("node:path").resolve(name);
 }
 
 // ---------------------------------------------------------------------------------------- options
@@ -971,7 +971,10 @@ class ListRun {
   readonly #log: Log;
   readonly #claims = new Map<string, string>(); // the claimed tasks, and the texts of their files
   readonly #delays = new Set<Timer>(); // of retries that are not due yet
-  #listing = new Listing([]);
+  #ids: string[] = []; // in `todo`, when it last looked
+  #at = 0; // the next of them
+  #claimed = 0; // how many of them it has claimed
+  #stride = 1; // how many to leave to another run, at most, if that was faster
   #fruitless = 0; // listings in a row of which nothing could be claimed
   #again: string[] = []; // to be retried
   #outcomes: Outcome[] = []; // to be filed
@@ -1020,6 +1023,7 @@ class ListRun {
   }
 
   async *#finishedTasks(): Tasks<unknown> {
+    const { directory, pending } = this.#list;
     while (true) {
       this.#try(() => this.#fill());
       const path = this.#finished.shift();
@@ -1030,9 +1034,10 @@ class ListRun {
       else if (this.#isStopped) return;
       else if (this.#pool.isBusy || this.#claims.size || this.#delays.size) {
         await new Promise<void>((resolve) => this.#wake = resolve);
-      } else if (this.#failures > this.#options.maxFailures) throw this.#surrender();
-      else if (this.#isOver()) return;
-      else if (this.#list.pending.size) await Promise.allSettled(this.#list.pending);
+      } else if (this.#failures > this.#options.maxFailures) {
+        throw surrender(this.#failures, this.#options, files.idsIn(directory, "todo").length);
+      } else if (this.#isOver()) return;
+      else if (pending.size) await Promise.allSettled(pending);
       else if (!await this.#look()) return;
     }
   }
@@ -1040,13 +1045,6 @@ class ListRun {
   /** Whether nothing more is to be started. */
   #isOver(): boolean {
     return this.#isStopped || this.#isRefused || this.#failures > this.#options.maxFailures;
-  }
-
-  #surrender(): Error {
-    const failures = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
-    const why = `\`maxFailures: ${this.#options.maxFailures}\``;
-    const left = files.idsIn(this.#list.directory, "todo").length;
-    return new Error(`Stopped after ${failures} (${why}): ${left} tasks are left in \`todo\``);
   }
 
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
@@ -1058,12 +1056,12 @@ class ListRun {
     for (const claim of claims) this.#bury(claim);
     const waits = (id: string) =>
       files.isFileName(id) && files.exists(`${directory}/todo/${id}.json`);
-    const wanted = ids ? [...new Set(ids)].sort().filter(waits) : files.idsIn(directory, "todo");
-    this.#fruitless = this.#listing.claimed ? 0 : this.#fruitless + 1;
-    if (wanted.length && this.#fruitless > 3) throw cannotClaim([...wanted]);
-    this.#listing = new Listing(wanted);
-    this.#total = this.#yielded + claims.length + wanted.length;
-    if (claims.length || wanted.length) return true;
+    this.#ids = ids ? [...new Set(ids)].sort().filter(waits) : [...files.idsIn(directory, "todo")];
+    this.#fruitless = this.#claimed ? 0 : this.#fruitless + 1;
+    this.#at = this.#claimed = 0;
+    this.#total = this.#yielded + claims.length + this.#ids.length;
+    if (this.#ids.length && this.#fruitless > 3) throw cannotClaim(this.#ids);
+    if (claims.length || this.#ids.length) return true;
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
     return isUnsure;
   }
@@ -1072,15 +1070,15 @@ class ListRun {
   #fill(): void {
     const { mayStart, maxFailures } = this.#options;
     while (this.#finished.length < 1000) {
-      const id = this.#again[0] ?? this.#listing.next;
+      const id = this.#again[0] ?? this.#ids[this.#at];
       if (id === undefined || this.#isOver()) return this.#pool.endAll();
       // no more are given ahead than may still fail, and near the end no more than a fair share
-      this.#pool.left = Math.min(this.#listing.left, 2 * (maxFailures - this.#failures));
+      this.#pool.left = Math.min(this.#ids.length - this.#at, 2 * (maxFailures - this.#failures));
       if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
       this.#isRefused = mayStart ? !mayStart() : false;
       if (this.#isRefused) continue;
       if (this.#again.length) this.#again.shift();
-      else this.#listing.take();
+      else this.#at++;
       const claim = this.#claim(id);
       if (claim) this.#start(claim, id);
     }
@@ -1090,12 +1088,16 @@ class ListRun {
     const { directory } = this.#list;
     if (files.isTooLong(id, this.#owner)) return undefined;
     const claim = files.claim(directory, id, this.#owner);
-    if (!claim) this.#listing.goOn();
-    else if (files.exists(`${directory}/done/${id}.json`)) {
+    if (!claim) {
+      // another run is at work here: further down each soon has a stretch of the list to itself, and the
+      // order is roughly kept; what is left out is found when this one looks again
+      this.#stride = Math.min(this.#stride * 2, 1024);
+      this.#at += Math.floor(Math.random() * this.#stride);
+    } else if (files.exists(`${directory}/done/${id}.json`)) {
       files.drop(claim);
       this.#log.event(id, "is dropped, as it is done already");
       return undefined;
-    } else this.#listing.claimed++;
+    } else this.#claimed++;
     return claim;
   }
 
@@ -1153,23 +1155,21 @@ class ListRun {
   #settled({ claim, state, retried }: Outcome): void {
     const { id } = locate(claim);
     this.#claims.delete(claim);
-    const event = state === "todo" ? "has failed, and will be retried" : `is in \`${state}\``;
-    this.#log.event(id, event);
-    if (state === "todo") this.#retryLater(id, retried);
-    if (state !== "done" && state !== "fail") return;
     const path = `${this.#list.directory}/${state}/${id}.json`;
-    if (state === "fail" && this.#options.printErrors) this.#printError(path, id);
-    this.#finished.push(path);
-  }
-
-  #retryLater(id: string, retried: number): void {
-    const delay = retried && this.#options.retryDelay * 1000 * 2 ** (retried - 1);
-    const timer = setTimeout(() => {
-      this.#delays.delete(timer);
-      this.#again.push(id);
-      this.#change();
-    }, Math.min(delay, LONGEST_TIMER));
-    this.#delays.add(timer);
+    if (state === "todo") {
+      this.#log.event(id, "has failed, and will be retried");
+      const delay = retried && this.#options.retryDelay * 1000 * 2 ** (retried - 1);
+      const timer = setTimeout(() => {
+        this.#delays.delete(timer);
+        this.#again.push(id);
+        this.#change();
+      }, Math.min(delay, LONGEST_TIMER));
+      this.#delays.add(timer);
+    } else {
+      this.#log.event(id, `is in \`${state}\``);
+      if (state === "fail" && this.#options.printErrors) this.#printError(path, id);
+      if (state !== "running") this.#finished.push(path); // as another run has it
+    }
   }
 
   #print(text: string, stream: Stream, ids: string): void {
@@ -1215,45 +1215,18 @@ class ListRun {
   }
 }
 
-/** The ids of a list, as they were when a run looked, and how far it has come. */
-class Listing {
-  /** The next id. */
-  next: string | undefined;
-  /** How many are still to come. */
-  left: number;
-  /** How many were claimed. */
-  claimed = 0;
-  readonly #ids: Iterator<string>;
-  #stride = 1; // how many to leave to another run, at most, if that was faster
-
-  constructor(ids: files.Ids) {
-    this.#ids = ids[Symbol.iterator]();
-    this.left = ids.length;
-    this.next = this.#ids.next().value;
-  }
-
-  take(): void {
-    this.next = this.#ids.next().value;
-    this.left--;
-  }
-
-  /**
-   * Goes on somewhat further down, as another run is at work here: so each soon has a stretch of the list
-   * to itself, and the order is roughly kept. What is left out is found when the run looks again.
-   */
-  goOn(): void {
-    this.#stride = Math.min(this.#stride * 2, 1024);
-    for (let some = Math.random() * Math.min(this.#stride, this.left); some > 1; some--) {
-      this.take();
-    }
-  }
+/** More tasks have failed than may. */
+function surrender(failures: number, { maxFailures }: Options, left: number): Error {
+  const count = `${failures} failure${failures === 1 ? "" : "s"}`;
+  const rest = `${left} tasks are left in \`todo\``;
+  return new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
 }
 
 /** There are files that a run cannot claim, as often as it tries. */
 function cannotClaim(ids: string[]): Error {
   const names = ids.slice(0, 3).map((id) => JSON.stringify(`${id}.json`)).join(", ");
-  const fix = "their names are too long, or not in UTF-8: rename them";
-  return new Error(`Cannot run ${ids.length} of the files in \`todo\`, such as ${names}: ${fix}`);
+  const what = `${ids.length} of the files in \`todo\`, such as ${names}`;
+  return new Error(`Cannot run ${what}: their names are too long, or not in UTF-8: rename them`);
 }
 
 /** What a runner has told of a task, as its file is to say it. */
@@ -1935,6 +1908,7 @@ async function findExport(call: Callable, urls: string[]): Promise<string | unde
     if (found) return found;
     for (const other of imports) if (!isOurs(other)) places.add(other);
   }
+  return undefined;
 }
 
 /** What is known of a module: the names of the functions that it exports, and from where it imports. */
