@@ -991,11 +991,11 @@ class ListRun {
   constructor(list: List, options: Options) {
     this.#list = list;
     this.#options = options;
-    this.#log = new Log(list.logFile);
+    this.#log = new Log(list.logFile, options.onOutput);
     this.#pool = new Pool(options, 50, {
       changed: () => this.#change(),
       begun: (id) => this.#try(() => this.#log.event(id, "is started")),
-      printed: (text, stream, ids) => this.#try(() => this.#print(text, stream, ids)),
+      printed: (text, stream, ids) => this.#try(() => this.#log.printed(text, stream, ids)),
     });
   }
 
@@ -1116,14 +1116,13 @@ class ListRun {
 
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
   #bury(claim: string): void {
-    const { maxCrashes } = this.#options;
-    const text = files.readText(claim);
+    const text = files.read(claim) ?? "";
     this.#claims.set(claim, text);
     const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
     const message =
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
     const result = { crashes, errorValue: encodeThrown(errorOf(message)) };
-    this.#conclude(claim, result, crashes < maxCrashes ? Infinity : 0);
+    this.#conclude(claim, result, crashes < this.#options.maxCrashes ? Infinity : 0);
   }
 
   /** Takes what came of a task, and sees to it that it is filed. */
@@ -1167,21 +1166,11 @@ class ListRun {
       this.#delays.add(timer);
     } else {
       this.#log.event(id, `is in \`${state}\``);
-      if (state === "fail" && this.#options.printErrors) this.#printError(path, id);
+      if (state === "fail" && this.#options.printErrors) {
+        this.#log.error(id, readTask(path).errorValue);
+      }
       if (state !== "running") this.#finished.push(path); // as another run has it
     }
-  }
-
-  #print(text: string, stream: Stream, ids: string): void {
-    this.#log.printed(ids, text, stream);
-    if (this.#options.onOutput) this.#options.onOutput(text, stream, ids);
-    else if (!this.#log.isOpen) print(text, stream);
-  }
-
-  #printError(path: string, id: string): void {
-    const stack = stackOf(readTask(path).errorValue);
-    if (this.#log.isOpen) this.#log.write(id, stack, "  ");
-    else print(`${id}: ${stack}\n`, "stderr");
   }
 
   #change(): void {
@@ -1242,18 +1231,16 @@ function stackOf(error: unknown): string {
   return `${error.stack}${cause}`;
 }
 
-/** The log of a run, if there is one: a line for each event, and for each line that a task prints. */
+/** Where a run tells what happens, and what its tasks print: in a log, or without one on the terminal. */
 class Log {
   readonly #path: string | undefined;
+  readonly #onOutput: RunOptions["onOutput"];
   readonly #begun = new Map<string, string>(); // lines that are not whole yet, by their ids
   #file: number | undefined;
 
-  constructor(path: string | undefined) {
+  constructor(path: string | undefined, onOutput: RunOptions["onOutput"]) {
     this.#path = path;
-  }
-
-  get isOpen(): boolean {
-    return this.#file !== undefined;
+    this.#onOutput = onOutput;
   }
 
   open(): void {
@@ -1261,12 +1248,20 @@ class Log {
   }
 
   /** Takes what tasks have printed, and writes the lines that are whole. */
-  printed(ids: string, text: string, stream: Stream): void {
+  printed(text: string, stream: Stream, ids: string): void {
+    if (this.#onOutput) this.#onOutput(text, stream, ids);
+    else if (this.#path === undefined) print(text, stream);
     const key = `${ids}@${stream}`;
     const whole = (this.#begun.get(key) ?? "") + text;
     const end = whole.length > 1e6 ? whole.length : whole.lastIndexOf("\n") + 1;
-    this.write(ids, whole.slice(0, end), "| ");
+    this.#write(ids, whole.slice(0, end), "| ");
     this.#begun.set(key, whole.slice(end));
+  }
+
+  /** Writes the stack of an error. */
+  error(id: string, error: unknown): void {
+    if (this.#path === undefined) print(`${id}: ${stackOf(error)}\n`, "stderr");
+    else this.#write(id, stackOf(error), "  ");
   }
 
   /** Writes what has happened to a task, after what it has printed. */
@@ -1275,18 +1270,18 @@ class Log {
       const ids = key.slice(0, key.lastIndexOf("@"));
       if (!ids.split(",").includes(id)) continue;
       this.#begun.delete(key);
-      this.write(ids, text, "| ");
+      this.#write(ids, text, "| ");
     }
-    this.write(id, text);
+    this.#write(id, text);
   }
 
-  write(id: string, text: string, mark = ""): void {
+  #write(id: string, text: string, mark = ""): void {
     if (text && this.#file !== undefined) files.log(this.#file, id, text, mark);
   }
 
   close(): void {
     for (const [key, text] of this.#begun) {
-      this.write(key.slice(0, key.lastIndexOf("@")), text, "| ");
+      this.#write(key.slice(0, key.lastIndexOf("@")), text, "| ");
     }
     if (this.#file !== undefined) files.close(this.#file);
     this.#file = undefined;
