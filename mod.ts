@@ -975,7 +975,7 @@ class ListRun {
   #at = 0; // the next of them
   #claimed = 0; // how many of them it has claimed
   #stride = 1; // how many to leave to another run, at most, if that was faster
-  #fruitless = 0; // listings in a row of which nothing could be claimed
+  #fruitless = 0; // how often in a row it has seen the same, and could claim none of it
   #again: string[] = []; // to be retried
   #outcomes: Outcome[] = []; // to be filed
   #filing: Promise<void> | undefined;
@@ -1056,11 +1056,13 @@ class ListRun {
     for (const claim of claims) this.#bury(claim);
     const waits = (id: string) =>
       files.isFileName(id) && files.exists(`${directory}/todo/${id}.json`);
+    const { length, 0: first } = this.#ids;
     this.#ids = ids ? [...new Set(ids)].sort().filter(waits) : [...files.idsIn(directory, "todo")];
-    this.#fruitless = this.#claimed ? 0 : this.#fruitless + 1;
+    const isSame = length > 0 && this.#ids.length === length && this.#ids[0] === first;
+    this.#fruitless = this.#claimed || !isSame ? 0 : this.#fruitless + 1;
     this.#at = this.#claimed = 0;
     this.#total = this.#yielded + claims.length + this.#ids.length;
-    if (this.#ids.length && this.#fruitless > 3) throw cannotClaim(this.#ids);
+    if (this.#fruitless > 3) throw cannotClaim(this.#ids);
     if (claims.length || this.#ids.length) return true;
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
     return isUnsure;
@@ -1251,6 +1253,7 @@ class Log {
   printed(text: string, stream: Stream, ids: string): void {
     if (this.#onOutput) this.#onOutput(text, stream, ids);
     else if (this.#path === undefined) print(text, stream);
+    if (this.#path === undefined) return;
     const key = `${ids}@${stream}`;
     const whole = (this.#begun.get(key) ?? "") + text;
     const end = whole.length > 1e6 ? whole.length : whole.lastIndexOf("\n") + 1;

@@ -996,7 +996,7 @@ async function perform({ nonce, steps, session, timeout }: Order): Promise<void>
       timer = setTimeout(() => resolve({ isOverdue: true }), time);
     });
   const result = await (timeout ? Promise.race([told, overdue(timeout)]) : told);
-  clearTimeout(timer);
+  if (timer !== undefined) clearTimeout(timer);
   try {
     await answer(nonce, stringify(result));
   } catch (error) { // the task has closed the output, or has broken what its process needs
