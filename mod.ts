@@ -1466,19 +1466,24 @@ class Pool {
 
   /** Whether a process more may have work. */
   #hasPlace(): boolean {
-    const busy = [...this.#runners].filter(({ jobs }) => jobs.size > 0);
-    return busy.length < this.#options.processes;
+    let busy = 0;
+    for (const { jobs } of this.#runners) if (jobs.size) busy++;
+    return busy < this.#options.processes;
   }
 
   /** The shared runner that has the least to do, if it has room. */
   #leastBusy(): Runner | undefined {
     const { concurrency, processes } = this.#options;
-    const usable = [...this.#runners].filter(({ isEnding }) => !isEnding);
-    const [runner] = usable.sort((a, b) => a.jobs.size - b.jobs.size);
     // more than it works on only if it works them off one by one, and no more than its share of the rest
     const ahead = Math.min(this.depth, Math.floor(this.left / processes / 2));
-    const room = concurrency > 1 ? concurrency : Math.max(1, ahead);
-    return runner && runner.jobs.size < room ? runner : undefined;
+    let least = concurrency > 1 ? concurrency : Math.max(1, ahead);
+    let found: Runner | undefined;
+    for (const runner of this.#runners) {
+      if (runner.isEnding || runner.jobs.size >= least) continue;
+      least = runner.jobs.size;
+      found = runner;
+    }
+    return found;
   }
 
   #start(job: Job): void {
@@ -1500,7 +1505,9 @@ class Pool {
     const { concurrency, autokill } = this.#options;
     const isCompany = runner.isShared && concurrency > 1;
     const limit = autokill * 1000 + (isCompany ? 500 : 50); // as its answer may be on its way
-    for (const job of [...runner.jobs.values()].slice(0, isCompany ? concurrency : 1)) {
+    let room = isCompany ? concurrency : 1;
+    for (const job of runner.jobs.values()) {
+      if (room-- <= 0) return;
       if (job.begun) continue;
       job.begun = Date.now();
       runner.begun++;
@@ -1568,9 +1575,9 @@ class Pool {
 
   /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
   #answer(runner: Runner, line: string): boolean {
-    const [, nonce = "", size, end, part = ""] = /^(\S+) (\d+)([+.])(.*)$/s.exec(line) ?? [];
-    const job = runner.jobs.get(nonce);
+    const job = runner.jobs.get(line.slice(0, NONCE));
     if (!job) return false;
+    const [, size, end, part = ""] = /^ (\d+)([+.])(.*)$/s.exec(line.slice(NONCE)) ?? [];
     if (runner.isKilled) return true; // its answers are for nobody
     job.answer += part;
     if (end === "+" && part.length === Number(size)) return true;
@@ -1632,6 +1639,8 @@ class Pool {
     this.#queue = [];
   }
 }
+
+const NONCE = crypto.randomUUID().length;
 
 const STOPPED = errorOf("Stopped by a signal, with items left to do");
 
