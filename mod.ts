@@ -448,7 +448,7 @@ export class TaskList<T = unknown> {
 
   /** The path of the file of a task, in whichever state; undefined if the list does not have it. */
   find(id: string): string | undefined {
-    return files.isFileName(id) ? files.find(this.directory, id) : undefined;
+    return files.isFileName(id) ? files.find(this.directory, id)[0] : undefined;
   }
 
   /**
@@ -1153,7 +1153,7 @@ class ListRun {
     const claim = files.claim(directory, id, this.#owner);
     if (!claim) this.#goOn();
     else if (files.exists(`${directory}/done/${id}.json`)) {
-      files.drop(claim);
+      files.remove(claim);
       this.#log?.event(id, "is dropped, as it is done already");
     } else {
       this.#claimed++;
