@@ -426,7 +426,7 @@ export class TaskList<T = unknown> {
 
   /** The path of the file of a task, in whichever state; undefined if the list does not have it. */
   find(id: string): string | undefined {
-    return files.isFileName(id) ? files.find(this.directory, id) : undefined;
+    return files.isFileName(id) ? files.find(this.directory, id)[0] : undefined;
   }
 
   /**
@@ -1057,7 +1057,7 @@ class ListRun {
     const waits = (id: string) =>
       files.isFileName(id) && files.exists(`${directory}/todo/${id}.json`);
     const { length, 0: first } = this.#ids;
-    this.#ids = ids ? [...new Set(ids)].sort().filter(waits) : [...files.idsIn(directory, "todo")];
+    this.#ids = ids ? [...new Set(ids)].sort().filter(waits) : files.idsIn(directory, "todo");
     const isSame = length > 0 && this.#ids.length === length && this.#ids[0] === first;
     this.#fruitless = this.#claimed || !isSame ? 0 : this.#fruitless + 1;
     this.#at = this.#claimed = 0;
@@ -1096,7 +1096,7 @@ class ListRun {
       this.#stride = Math.min(this.#stride * 2, 1024);
       this.#at += Math.floor(Math.random() * this.#stride);
     } else if (files.exists(`${directory}/done/${id}.json`)) {
-      files.drop(claim);
+      files.remove(claim);
       this.#log.event(id, "is dropped, as it is done already");
       return undefined;
     } else this.#claimed++;
@@ -1118,7 +1118,7 @@ class ListRun {
 
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
   #bury(claim: string): void {
-    const text = files.read(claim) ?? "";
+    const text = files.readable(claim);
     this.#claims.set(claim, text);
     const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
     const message =
