@@ -17,12 +17,12 @@ const { parse, stringify } = JSON;
 const now = performance.now.bind(performance);
 const encoder = new TextEncoder();
 
-/** What `make` gives, or something else if it throws. */
-function attempt<T, U>(make: () => T, otherwise: U): T | U {
+/** What `make` gives, or if it throws, what `otherwise` does. */
+function attempt<T, U = undefined>(make: () => T, otherwise?: () => U): T | U {
   try {
     return make();
   } catch {
-    return otherwise;
+    return otherwise?.() as U;
   }
 }
 
@@ -53,31 +53,28 @@ export const ORDER = "FORREST_ORDER";
 /** Makes this process a runner: carries out its order, or all that it reads until its input ends. */
 async function serve(): Promise<void> {
   const only = takeOrder();
-  if (only) await perform(parse(only));
-  else await performAll();
+  await (only ? perform(parse(only)) : performAll());
   end();
 }
 
 /** The order of a runner of a single task, which nobody that it starts is to see. */
 function takeOrder(): string | undefined {
-  if (deno) {
-    // where permissions are limited, orders come by its input
-    const order = attempt(() => deno.env.get(ORDER), undefined);
-    if (order) deno.env.delete(ORDER);
-    return order;
-  }
-  const { env } = nodeProcess();
-  const order = env[ORDER];
-  delete env[ORDER];
+  // where permissions are limited, orders come by its input
+  const order = deno ? attempt(() => deno.env.get(ORDER)) : nodeProcess().env[ORDER];
+  if (!order) return;
+  if (deno) deno.env.delete(ORDER);
+  else delete nodeProcess().env[ORDER];
   return order;
 }
 
 async function performAll(): Promise<void> {
   const directory = cwd();
+  const goBack = () => deno ? deno.chdir(directory) : nodeProcess().chdir(directory);
   const running = new Set<Promise<unknown>>();
   for await (const line of lines()) {
     const order: Order = parse(line);
-    goTo(directory); // as a task before may have left it
+    // a task before may have left it; it may be gone, or never left for want of permissions
+    attempt(goBack);
     const performed: Promise<unknown> = perform(order).then(() => running.delete(performed));
     running.add(performed);
     if (running.size >= (order.concurrency ?? 1)) await Promise.race(running);
@@ -88,14 +85,14 @@ async function performAll(): Promise<void> {
 /** Runs the steps of an order, and answers with what came of them, or that they took too long. */
 async function perform({ nonce, steps, session, timeout }: Order): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const overdue = (time: number) =>
-    new Promise((resolve) => timer = setTimeout(resolve, time, { isOverdue: true }));
-  const told = tell(() => steps, session);
-  const result = await (timeout ? Promise.race([told, overdue(timeout)]) : told);
+  const overdue = new Promise((resolve) => {
+    if (timeout) timer = setTimeout(resolve, timeout, { isOverdue: true });
+  });
+  const told = await Promise.race([tell(() => steps, session), overdue]);
   clearTimeout(timer);
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
-    await answer(nonce, stringify(result));
+    await answer(nonce, stringify(told));
   } catch (error) { // the task has closed the output, or has broken what its process needs
     print(`${(error as Error)?.stack ?? error}\n`, "stderr");
     nodeProcess().exit(70);
@@ -114,11 +111,9 @@ export async function tell(steps: () => Step[], session?: string): Promise<Told>
   }
 }
 
-/** Bytes that a pipe takes whole (`PIPE_BUF`): so nothing else that is printed gets into a line. */
-const LINE = 4096;
-
+/** Answers in lines that a pipe takes whole (`PIPE_BUF`): so nothing else that is printed gets into one. */
 async function answer(nonce: string, text: string): Promise<void> {
-  const most = Math.floor((LINE - nonce.length - 20) / 3); // as one may take three bytes
+  const most = Math.floor((4096 - nonce.length - 20) / 3); // as one may take three bytes
   for (let begin = 0, end; begin < text.length; begin = end) {
     end = begin + most;
     const isInPair = text.codePointAt(end - 1)! > 0xffff;
@@ -144,10 +139,7 @@ export interface Step {
 export type Path = (string | number)[];
 
 /** What stands in a task for the result of a step before, or a part of it. */
-interface Reference {
-  $step: number;
-  path?: Path;
-}
+type Reference = { $step: number; path?: Path };
 
 /** Any function. */
 // deno-lint-ignore no-explicit-any
@@ -156,9 +148,11 @@ export type Callable = (...args: any[]) => unknown;
 /** The steps in the text of the task file at `path`. */
 export function stepsOf(text: string, path: string): Step[] {
   const name = path.slice(path.lastIndexOf("/") + 1);
+  const refuse = (place: string, wanted: string) =>
+    new TypeError(`Cannot run the task \`${name}\`: \`${place}\` must be ${wanted}`);
   let steps: Step[] | undefined;
   try {
-    steps = parse(text.startsWith("\uFEFF") ? text.slice(1) : text)?.steps;
+    steps = parse(text.replace(/^\uFEFF/, ""))?.steps;
   } catch (error) {
     throw new SyntaxError(`Cannot read the task \`${name}\`: ${(error as Error).message}`);
   }
@@ -166,8 +160,6 @@ export function stepsOf(text: string, path: string): Step[] {
     const fix = `what it was lies in \`${path}.original\`: repair that, then \`forrest retry\``;
     throw new TypeError(`Cannot run the task \`${name}\`, as it was none; ${fix}`);
   }
-  const refuse = (place: string, wanted: string) =>
-    new TypeError(`Cannot run the task \`${name}\`: \`${place}\` must be ${wanted}`);
   if (!Array.isArray(steps) || !steps.length) throw refuse("steps", "an array of at least one");
   for (const [index, step] of steps.entries()) {
     const { args = [], ...others }: Step = Object(step);
@@ -186,36 +178,18 @@ export async function runSteps(steps: Step[], session?: string): Promise<unknown
     const stored = call === undefined ? [value] : args;
     await loadFunctions(stored, session);
     const values = decode(stored, results) as unknown[];
-    results.push(call === undefined ? values[0] : await runStep(call, values, results, session));
+    if (call === undefined) {
+      results.push(values[0]);
+      continue;
+    }
+    const [owner, callee] = await load(call, session, results);
+    try {
+      results.push(await apply(owner, callee, values));
+    } catch (error) {
+      throw explain(error, call);
+    }
   }
   return results.at(-1);
-}
-
-async function runStep(
-  call: unknown,
-  args: unknown[],
-  results: unknown[],
-  session?: string,
-): Promise<unknown> {
-  const isMethod = typeof (call as Reference | null)?.$step === "number";
-  const [owner, callee] = isMethod
-    ? methodOf(call as Reference, results)
-    : await load(call, session);
-  try {
-    return await apply(owner, callee, args);
-  } catch (error) {
-    throw explain(error, call);
-  }
-}
-
-/** A method of the result of a step before, and the object that it is called on. */
-function methodOf({ $step, path = [] }: Reference, results: unknown[]): [unknown, Callable] {
-  const owner = path.length ? follow({ $step, path: path.slice(0, -1) }, results) : undefined;
-  const callee = follow({ $step, path }, results);
-  if (typeof callee === "function") return [owner, callee as Callable];
-  const part = path.length ? `\`${pathText(path)}\` of ` : "";
-  const kind = callee === null ? "null" : typeof callee;
-  throw new TypeError(`${part}what step ${$step} gave is not a function, but: ${kind}`);
 }
 
 /** The result of a step before, or a part of it. */
@@ -248,30 +222,26 @@ export function apply(owner: unknown, callee: Callable, args: unknown[]): unknow
 /** Whether a function is a class, a built-in that is like one, or gives methods to what it makes. */
 function isConstructor(callee: object): boolean {
   const { value, writable } = Object.getOwnPropertyDescriptor(callee, "prototype") ?? {};
-  if (!value || ([String, Number, Boolean, BigInt, Symbol] as unknown[]).includes(callee)) {
-    return false;
-  }
-  if (!writable) return true;
+  if (!value || [String, Number, Boolean, BigInt, Symbol].includes(callee as never)) return false;
   const isDerived = Object.getPrototypeOf(value) !== Object.prototype;
-  return Object.hasOwn(value, "constructor") && (isDerived || Object.keys(value).length > 0);
+  const isLikeClass = Object.hasOwn(value, "constructor"); // as that of a generator is not
+  return !writable || (isLikeClass && (isDerived || Object.keys(value).length > 0));
 }
 
 /** If an error may come of a function's text that lacks what was around it, says so. */
 function explain(error: unknown, call: unknown): unknown {
-  const isText = typeof (call as { source?: unknown } | undefined)?.source === "string";
+  const isText = typeof Object(call).source === "string";
   if (!isText || !(error instanceof ReferenceError)) return error;
-  const message = `${error.message}. The function was stored as its text, without the variables ` +
-    "around it: export it from a module (and guard the main part of a script with " +
-    "`if (import.meta.main)`), or name a `session` module";
-  const stack = error.stack?.replace(error.message, message);
-  return Object.assign(new ReferenceError(message), { stack });
+  const reason = "The function was stored as its text, without the variables around it";
+  const fix = `export it from a module (and ${GUARD}), or name a \`session\` module`;
+  return new ReferenceError(`${error.message}. ${reason}: ${fix}`, { cause: error });
 }
 
 /** Replaces the references in `$function`, which are loaded asynchronously, by the functions. */
 async function loadFunctions(stored: unknown, session?: string): Promise<void> {
-  const places = [stored];
-  for (const place of places) {
-    const holder = place as { $function?: unknown; $object?: object; $error?: object };
+  // deno-lint-ignore no-explicit-any
+  const places: any[] = [stored];
+  for (const holder of places) {
     const parts = holder.$object ?? holder.$error ?? holder; // of the first two, the keys are literal
     for (const item of Object.values(parts)) {
       if (typeof item === "object" && item) places.push(item);
@@ -284,17 +254,30 @@ async function loadFunctions(stored: unknown, session?: string): Promise<void> {
 
 // ------------------------------------------------------------------------------ functions by their names
 
-/** Finds the function that a reference stands for, and the object that it is called on. */
-export async function load(call: unknown, session?: string): Promise<[unknown, Callable]> {
+/** A function, and the object that it is called on. */
+type Found = [owner: unknown, callee: Callable];
+
+/** Finds the function that a call in a task stands for; `results` are those of the steps before. */
+export async function load(call: unknown, session = "", results: unknown[] = []): Promise<Found> {
   if (typeof call === "function") return [undefined, call as Callable];
   if (typeof call === "string") {
     return call.includes("#") ? [undefined, await loadExport(call)] : globalOf(call);
   }
-  const { source } = Object(call) as { source?: unknown };
-  if (typeof source !== "string") {
-    throw new TypeError(`\`call\` is ${stringify(call)}, not a function's name`);
+  const { source, $step } = Object(call) as { source?: unknown; $step?: unknown };
+  if (typeof $step === "number") return methodOf(call as Reference, results);
+  if (typeof source === "string") {
+    return [undefined, compile(source, session ? await importFrom(session) : {})];
   }
-  return [undefined, compile(source, session ? await importFrom(session) : {})];
+  throw new TypeError(`\`call\` is ${stringify(call)}, not a function's name`);
+}
+
+/** A method of the result of a step before. */
+function methodOf({ $step, path = [] }: Reference, results: unknown[]): Found {
+  const owner = path.length ? follow({ $step, path: path.slice(0, -1) }, results) : undefined;
+  const callee = follow({ $step, path }, results);
+  if (typeof callee === "function") return [owner, callee as Callable];
+  const kind = callee === null ? "null" : typeof callee;
+  throw new TypeError(`\`$step ${$step}${pathText(path)}\` is not a function, but: ${kind}`);
 }
 
 async function loadExport(call: string): Promise<Callable> {
@@ -308,32 +291,26 @@ async function loadExport(call: string): Promise<Callable> {
 }
 
 /** A global such as `Math.max`, and its owner. */
-function globalOf(name: string): [unknown, Callable] {
-  let owner: unknown;
-  let value: unknown = globalThis;
-  for (const key of name.split(".")) {
-    owner = value;
-    value = Object(value)[key];
-  }
-  if (typeof value === "function") return [owner, value as Callable];
+function globalOf(name: string): Found {
+  const keys = name.split(".");
+  const last = keys.pop()!;
+  const owner = keys.reduce<object>((value, key) => Object(value)[key], globalThis);
+  const value = Object(owner)[last];
+  if (typeof value === "function") return [owner, value];
   throw new TypeError(`\`${name}\` is not a function`);
 }
 
 /** Evaluates the text of a function, with the exports of the session module in scope. */
 export function compile(source: string, session: Record<string, unknown> = {}): Callable {
-  const isVariable = (name: string) =>
-    name !== "default" && /^[\p{L}_$][\p{L}\p{N}_$]*$/u.test(name);
-  const names = Object.keys(session).filter(isVariable);
+  const isVariable = /^(?!default$)[\p{L}_$][\p{L}\p{N}_$]*$/u;
+  const names = Object.keys(session).filter((name) => isVariable.test(name));
   const make = new Function(...names, `"use strict"; return (${source}\n)`);
   return make(...names.map((name) => session[name]));
 }
 
-/** Whether a text is a specifier of a module other than a path, such as a URL. */
-const isSpecifier = (text: string): boolean => /^[a-z][a-z+.-]+:/i.test(text);
-
 /** The URL of a path; an absolute URL or another specifier stays as it is. */
 export function fileUrl(path: string): string {
-  if (isSpecifier(path)) return path;
+  if (/^[a-z][a-z+.-]+:/i.test(path)) return path;
   const url = new URL("file:///");
   const full = /^([A-Z]:)?[\\/]/i.test(path) ? path : `${cwd()}/${path}`;
   url.pathname = full.replace(/[%\\\t\n\r]/g, encodeURIComponent); // what it would read, or leave out
@@ -413,7 +390,7 @@ export const GUARD = "put the main part of the script in `if (import.meta.main) 
  * console.log(JSON.stringify(encode({ when: new Date(0) }))); // {"when":{"$date":"1970-01-01T00:00:00.000Z"}}
  * ```
  */
-export function encode(value: unknown, name = "value", leaf?: Place["leaf"]): unknown {
+export function encode(value: unknown, name = "value", leaf?: Callable): unknown {
   return encodePart(value, { name, keys: [], inside: new Set(), leaf });
 }
 
@@ -422,7 +399,7 @@ interface Place {
   name: string;
   keys: Path;
   inside: Set<unknown>;
-  leaf: ((leaf: Callable) => unknown) | undefined;
+  leaf: Callable | undefined;
 }
 
 /** Whether JSON holds a value as it is; of an object, nothing is known. */
@@ -440,45 +417,35 @@ function encodePart(value: unknown, place: Place): unknown {
   if (typeof value !== "object") throw notStorable(place, `a ${typeof value}`);
   if (place.inside.has(value)) throw notStorable(place, "a value that contains itself");
   place.inside.add(value);
-  try {
-    return encodeObject(value as Record<string, unknown>, place);
-  } finally {
-    place.inside.delete(value);
-  }
+  const stored = encodeObject(value as Record<string, unknown>, place);
+  place.inside.delete(value);
+  return stored;
 }
 
 function encodeChild(item: unknown, key: string | number, place: Place): unknown {
   if (isPlain(item)) return item;
   place.keys.push(key);
-  try {
-    return encodePart(item, place);
-  } finally {
-    place.keys.pop();
-  }
+  const stored = encodePart(item, place);
+  place.keys.pop();
+  return stored;
 }
 
 function encodeObject(object: Record<string, unknown>, place: Place): unknown {
-  if (Array.isArray(object)) { // a loop, as `map()` leaves out holes
-    const copy = new Array(object.length);
-    for (let index = 0; index < copy.length; index++) {
-      copy[index] = encodeChild(object[index], index, place);
-    }
-    return copy;
+  if (Array.isArray(object)) { // with its holes
+    return Array.from(object, (item, index) => encodeChild(item, index, place));
   }
-  const prototype = Object.getPrototypeOf(object);
-  const isPlainObject = prototype === null || prototype === Object.prototype;
-  // the same in all realms
-  const type = isPlainObject ? "" : Object.prototype.toString.call(object).slice(8, -1);
-  const name: string | undefined = isPlainObject ? "" : prototype.constructor?.name;
-  if (type === "Error" || object instanceof Error) return { $error: encodeError(object, place) };
-  const codec = type && (name === type || type === "Uint8Array") && codecs.get(keyOf(type));
-  if (codec) return { [keyOf(type)]: encodeChild(codec.write(object), keyOf(type), place) };
+  const prototype = Object.getPrototypeOf(object) ?? Object.prototype;
+  const type = Object.prototype.toString.call(object).slice(8, -1); // the same in all realms
+  const name: string | undefined = prototype.constructor?.name;
+  if (object instanceof Error || Error.isError(object)) {
+    return { $error: encodeError(object, place) };
+  }
+  const codec = (name === type || type === "Uint8Array") && codecs[keyOf(type)];
+  if (codec) return { [keyOf(type)]: encodeChild(codec[0](object), keyOf(type), place) };
   if (typeof object["toJSON"] === "function") {
     return encodeChild(object["toJSON"](), "toJSON()", place);
   }
-  if (!isPlainObject && Object.getPrototypeOf(prototype)) {
-    throw notStorable(place, `a ${name || type}`);
-  }
+  if (Object.getPrototypeOf(prototype)) throw notStorable(place, `a ${name || type}`);
   if (Object.getOwnPropertySymbols(object).length) throw notStorable(place, "keyed by a symbol");
   const entries = Object.entries(object).map(([key, item]) => [key, encodeChild(item, key, place)]);
   const stored = Object.fromEntries(entries); // which takes a `__proto__` for a key, too
@@ -497,12 +464,10 @@ function notStorable({ name, keys }: Place, what: string): TypeError {
   return new TypeError(`\`${name}${pathText(keys)}\` is ${what} and cannot be stored: ${fix}`);
 }
 
-/** Whether a key can be written after a dot. */
-const isName = (key: string | number): boolean => /^[a-z_$][\w$]*$/i.test(`${key}`);
-
 /** A path as it is written in code. */
 export function pathText(path: Path = []): string {
-  return path.map((key) => isName(key) ? `.${key}` : `[${stringify(key)}]`).join("");
+  return path.map((key) => /^[a-z_$][\w$]*$/i.test(`${key}`) ? `.${key}` : `[${stringify(key)}]`)
+    .join("");
 }
 
 /** What errors hold that `Object.keys()` does not show. */
@@ -510,7 +475,7 @@ const HIDDEN = ["name", "stack", "cause", "errors"];
 
 /** The parts of an error, however strange it is; what of them cannot be stored becomes text. */
 function encodeError(error: Record<string, unknown>, place: Place): Record<string, unknown> {
-  const read = (key: string) => attempt(() => error[key], undefined); // a getter may throw
+  const read = (key: string) => attempt(() => error[key]); // a getter may throw
   const own = textOf(read("name") ?? "Error");
   const type = read("constructor") as Callable | undefined;
   const name = own === "Error" ? textOf(type?.name ?? own) : own;
@@ -520,8 +485,8 @@ function encodeError(error: Record<string, unknown>, place: Place): Record<strin
   for (const key of [...HIDDEN, ...Object.keys(error)]) {
     if (Object.hasOwn(stored, key) || !Object.hasOwn(error, key)) continue;
     const item = read(key);
-    const text = textOf(item);
-    stored[key] = attempt(() => encodePart(item, place), text);
+    const part = { ...place, keys: [], inside: new Set(place.inside) };
+    stored[key] = attempt(() => encodePart(item, part), () => textOf(item));
   }
   return stored;
 }
@@ -535,23 +500,20 @@ function ownFramesRemoved(stack: string): string {
 }
 
 /** What was thrown, as it is stored: the value, or a text if that cannot be stored. */
-export function encodeThrown(thrown: unknown): unknown {
-  try {
-    return encode(thrown, "errorValue");
-  } catch {
-    const text = textOf(thrown);
-    return text === NAMELESS ? describe(thrown as object) : text;
-  }
+export const encodeThrown = (thrown: unknown): unknown =>
+  attempt(() => encode(thrown, "errorValue"), () => describe(thrown));
+
+/** A value as a text; if it has none, the name of its class and what it holds, or the beginning of that. */
+function describe(value: unknown): string {
+  const text = textOf(value);
+  const whole = () => `${Object(value).constructor.name} ${stringify(value)}`.slice(0, 1000);
+  return text === NAMELESS ? attempt(whole, () => text) : text;
 }
 
 /** The text of an object that has none of its own. */
 const NAMELESS = "[object Object]";
 
-const textOf = (value: unknown): string => attempt(() => String(value), NAMELESS);
-
-/** An object by its class and what it holds, or the beginning of that. */
-const describe = (object: object): string =>
-  attempt(() => `${object.constructor.name} ${stringify(object)}`.slice(0, 1000), NAMELESS);
+const textOf = (value: unknown): string => attempt(() => String(value), () => NAMELESS);
 
 /**
  * Reads back, in place, what {@linkcode encode} made.
@@ -569,16 +531,13 @@ const describe = (object: object): string =>
 export function decode(stored: unknown, results: unknown[] = []): unknown {
   if (typeof stored !== "object" || !stored) return stored;
   if (Array.isArray(stored)) {
-    for (let index = 0; index < stored.length; index++) {
-      if (typeof stored[index] === "object") stored[index] = decode(stored[index], results);
-    }
+    stored.forEach((item, index) => stored[index] = decode(item, results));
     return stored;
   }
   const object = stored as Record<string, unknown>;
-  const [key] = Object.keys(object);
-  return key?.startsWith("$")
-    ? decodeSpecial(key, object, results)
-    : decodeProperties(object, results);
+  const [key = ""] = Object.keys(object);
+  if (key.startsWith("$")) return decodeSpecial(key, object, results);
+  return decodeProperties(object, results);
 }
 
 function decodeProperties(object: Record<string, unknown>, results: unknown[]): object {
@@ -595,9 +554,9 @@ function decodeSpecial(key: string, object: Record<string, unknown>, results: un
   if (key === "$step") return follow(object as unknown as Reference, results);
   if (key === "$error") return decodeError(stored as Record<string, unknown>, results);
   if (key === "$object") return decodeProperties(stored as Record<string, unknown>, results);
-  const codec = codecs.get(key);
+  const codec = codecs[key];
   if (!codec) throw new TypeError(`\`${key}\` is no way to store a value`);
-  return codec.read(decode(stored, results));
+  return codec[1](decode(stored, results));
 }
 
 function decodeError(stored: Record<string, unknown>, results: unknown[]): Error {
@@ -619,50 +578,33 @@ function decodeError(stored: Record<string, unknown>, results: unknown[]): Error
   return error;
 }
 
-/** How values of a kind are written to JSON, and read back. */
-interface Codec {
-  // deno-lint-ignore no-explicit-any
-  write(value: any): unknown;
-  // deno-lint-ignore no-explicit-any
-  read(stored: any): unknown;
-}
-
-type Bytes = Uint8Array<ArrayBuffer> & { toBase64(): string };
-const { fromBase64 } = Uint8Array as unknown as { fromBase64(text: string): Bytes };
-const bytesOf = (text: string): Bytes => fromBase64.call(Uint8Array, text);
-const base64Of = (bytes: Uint8Array): string => (bytes as Bytes).toBase64();
+/** How values of a class are written to JSON, and read back. */
+// deno-lint-ignore no-explicit-any
+type Codec = [write: (value: any) => unknown, read: (stored: any) => unknown];
 
 /** The key under which an instance of a class is stored. */
 const keyOf = (name: string): string => name === "Uint8Array" ? "$bytes" : `$${name.toLowerCase()}`;
 
+const bytesOf = (text: string): Uint8Array<ArrayBuffer> => Uint8Array.fromBase64(text);
+
 /** For each class that JSON cannot hold, by the key under which its instances are stored. */
-const codecs = new Map<string, Codec>(Object.entries(
-  {
-    $date: { write: (date) => isNaN(date) ? "" : date.toISOString(), read: dateOf },
-    $url: { write: (url) => url.href, read: (href) => new URL(href) },
-    $regexp: {
-      write: ({ source, flags }) => [source, flags],
-      read: ([source, flags]) => new RegExp(source, flags),
-    },
-    $map: { write: (map) => [...map], read: (entries) => new Map(entries) },
-    $set: { write: (set) => [...set], read: (items) => new Set(items) },
-    $arraybuffer: {
-      write: (buffer) => base64Of(new Uint8Array(buffer)),
-      read: (text) => bytesOf(text).buffer,
-    },
-    $bytes: { write: base64Of, read: bytesOf },
-  } satisfies Record<string, Codec>,
-));
+const codecs: Record<string, Codec> = {
+  $date: [(date) => isNaN(date) ? "" : date.toISOString(), dateOf],
+  $url: [(url) => url.href, (href) => new URL(href)],
+  $regexp: [({ source, flags }) => [source, flags], ([source, flags]) => new RegExp(source, flags)],
+  $map: [(map) => [...map], (entries) => new Map(entries)],
+  $set: [(set) => [...set], (items) => new Set(items)],
+  $arraybuffer: [(buffer) => new Uint8Array(buffer).toBase64(), (text) => bytesOf(text).buffer],
+  $bytes: [(bytes) => bytes.toBase64(), bytesOf],
+};
 
 const kinds =
   "Int8 Uint8Clamped Int16 Uint16 Int32 Uint32 Float16 Float32 Float64 BigInt64 BigUint64";
 for (const kind of kinds.split(" ")) {
   const type = (globalThis as Record<string, unknown>)[`${kind}Array`] as Float64ArrayConstructor;
-  codecs.set(keyOf(`${kind}Array`), {
-    write: ({ buffer, byteOffset, byteLength }) =>
-      base64Of(new Uint8Array(buffer, byteOffset, byteLength)),
-    read: (text) => new type(bytesOf(text).buffer),
-  });
+  const write = ({ buffer, byteOffset, byteLength }: DataView) =>
+    new Uint8Array(buffer, byteOffset, byteLength).toBase64();
+  codecs[keyOf(`${kind}Array`)] = [write, (text) => new type(bytesOf(text).buffer)];
 }
 
 function dateOf(text: string): Date {
@@ -683,8 +625,6 @@ export interface CommandOptions {
   shell?: boolean;
 }
 
-const MOST_PRINTED = 100e6; // bytes
-
 /** Runs a program; gives what it prints: as text, or as bytes if it is not UTF-8. */
 async function runProgram(argv: string[], options: CommandOptions = {}): Promise<unknown> {
   const isWord = (word: unknown) => typeof word === "string" && !word.includes("\0");
@@ -701,7 +641,7 @@ async function runProgram(argv: string[], options: CommandOptions = {}): Promise
   const output = collect(program.stdout, program.ended, (chunk) => {
     printed.push(chunk);
     size += chunk.length;
-    if (size <= MOST_PRINTED) return;
+    if (size <= 100e6) return;
     program.kill();
     const fix = "let it write to a file, as its standard output is its result";
     throw new RangeError(`${name} has printed more than 100 MB: ${fix}`);
@@ -714,12 +654,8 @@ async function runProgram(argv: string[], options: CommandOptions = {}): Promise
   });
   const [ended] = await Promise.all([program.ended, output, error]);
   const bytes = new Uint8Array(await new Blob(printed).arrayBuffer());
-  if (ended.code === 0) {
-    return attempt(
-      () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes),
-      bytes,
-    );
-  }
+  const exact = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  if (ended.code === 0) return attempt(() => exact.decode(bytes), () => bytes);
   // a batch system may be ending all processes, this one as well, and then the task is to go back
   if (isEndOfJob(ended)) await sleep(500);
   const last = new TextDecoder().decode(bytes.subarray(-10_000));
@@ -731,8 +667,8 @@ export const sleep = (milliseconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /**
- * Reads a stream of a program to its end. What the program has left running may hold its output open:
- * then it ends when nothing has come for a while, or one second after the program.
+ * Reads a stream of a program until all have closed it; what the program has left running may never do so,
+ * and is read for half a second.
  */
 export async function collect(
   stream: ReadableStream<Uint8Array>,
@@ -740,28 +676,15 @@ export async function collect(
   take: (chunk: Uint8Array<ArrayBuffer>) => void,
 ): Promise<void> {
   const reader = stream.getReader();
-  let isQuiet = false;
-  let isOver = false;
-  let timer: ReturnType<typeof setInterval> | undefined;
-  let rounds = 0;
-  const cancelIfQuiet = () => {
-    rounds++;
-    if (isQuiet || rounds === 10) reader.cancel().catch(ignore);
-    isQuiet = true;
-  };
-  const watch = () => {
-    if (!isOver) timer = setInterval(cancelIfQuiet, 100);
-  };
-  ended.then(watch, watch);
+  const cancel = () => void reader.cancel().catch(ignore);
+  let rounds = 0; // and no span of time, in which this process may not come to read what there is
+  const round = () => ++rounds === 5 && cancel();
+  const timer = ended.catch(ignore).then(() => setInterval(round, 100));
   try {
-    for (let chunk; (chunk = (await reader.read()).value);) {
-      isQuiet = false;
-      take(chunk as Uint8Array<ArrayBuffer>);
-    }
+    for (let chunk; (chunk = (await reader.read()).value);) take(chunk as Uint8Array<ArrayBuffer>);
   } finally {
-    isOver = true;
-    clearInterval(timer);
-    reader.cancel().catch(ignore);
+    timer.then(clearInterval);
+    cancel();
   }
 }
 
@@ -804,18 +727,11 @@ export const bun: Runtime = (globalThis as { Bun?: Runtime }).Bun;
 
 if (!deno && !bun) throw new Error("forrest needs Deno 2.9, Bun 1.4, or one of their successors");
 
-type Process = typeof import("node:process");
-
 /** Is asked for late: to load `process` takes Deno 15 ms. */
-export const nodeProcess = (): Process => (globalThis as unknown as { process: Process }).process;
+export const nodeProcess = (): typeof import("node:process") => (globalThis as Runtime).process;
 
 /** The directory of this process. */
 export const cwd = (): string => deno ? deno.cwd() : nodeProcess().cwd();
-
-function goTo(directory: string): void {
-  const go = () => deno ? deno.chdir(directory) : nodeProcess().chdir(directory);
-  attempt(go, undefined); // it may be gone; or permissions are limited, so that no task can leave it
-}
 
 /** Where this module lies: a runner is started with it. */
 export const RUNNER: string = import.meta.url;
@@ -824,12 +740,7 @@ export const RUNNER: string = import.meta.url;
 export const isCompiled: boolean = deno?.build.standalone ?? RUNNER.includes("/$bunfs/");
 
 /** How a process has ended. */
-export interface Ended {
-  /** Its exit code. */
-  code: number;
-  /** The signal that has killed it, if one has. */
-  signal: string | null;
-}
+export type Ended = { code: number; signal: string | null };
 
 /** A process that was started here. */
 export interface Child {
@@ -861,72 +772,56 @@ export interface SpawnOptions {
 
 /** Starts a program, with pipes. */
 export function spawn(command: string[], options: SpawnOptions = {}): Child {
+  const { env, hasInput, detached } = options;
+  const [program, ...args] = command;
+  let child: Runtime;
   try {
-    return deno ? spawnOnDeno(command, options) : spawnOnBun(command, options);
+    if (deno) {
+      const pipes = { stdin: hasInput ? "piped" : "null", stdout: "piped", stderr: "piped" };
+      child = new deno.Command(program, { args, env, detached, ...pipes }).spawn();
+    } else {
+      const stdio = [hasInput ? "pipe" : "ignore", "pipe", "pipe"];
+      child = bun.spawn(command, { env: { ...nodeProcess().env, ...env }, detached, stdio });
+    }
   } catch (error) {
-    throw cannotStart(command[0], error);
+    const { code = "" } = error as { code?: string };
+    const reason = REASONS[code];
+    throw reason ? errorOf(`Cannot start \`${program}\`: ${reason}`, { code }) : error;
   }
-}
-
-const ignore = (): void => {}; // the process is dead: how it has ended says more
-
-function spawnOnDeno([program, ...args]: string[], options: SpawnOptions): Child {
-  const { hasInput, ...others } = options;
-  const pipes = { stdin: hasInput ? "piped" : "null", stdout: "piped", stderr: "piped" };
-  const child = new deno.Command(program, { args, ...pipes, ...others }).spawn();
-  const input = hasInput && child.stdin.getWriter();
-  return {
-    pid: child.pid,
-    stdout: child.stdout,
-    stderr: child.stderr,
-    ended: child.status.catch((error: Error) => { // Deno knows no names for some signals
-      const signal = /\d+$/.exec(error.message)?.[0];
-      if (!signal) throw error;
-      return { code: 128 + Number(signal), signal };
-    }),
-    write: (text) => input.write(encoder.encode(text)).catch(ignore),
-    close: () => input && input.close().catch(ignore),
-    kill: () => child.kill("SIGKILL"),
-  };
-}
-
-function spawnOnBun(command: string[], { env, hasInput, detached }: SpawnOptions): Child {
-  const child = bun.spawn(command, {
-    env: { ...nodeProcess().env, ...env },
-    stdio: [hasInput ? "pipe" : "ignore", "pipe", "pipe"],
-    detached,
-  });
+  const input = hasInput && (deno ? child.stdin.getWriter() : child.stdin);
   const write = async (text: string) => {
-    child.stdin.write(text);
-    await child.stdin.flush();
+    await input.write(encoder.encode(text));
+    await input.flush?.();
   };
-  const close = async () => await child.stdin?.end();
+  const close = async () => await (deno ? input.close() : input.end());
   return {
     pid: child.pid,
     stdout: child.stdout,
     stderr: child.stderr,
-    ended: child.exited.then(() => ({ code: child.exitCode ?? 128, signal: child.signalCode })),
+    ended: deno
+      ? child.status.catch(withoutName)
+      : child.exited.then(() => ({ code: child.exitCode ?? 128, signal: child.signalCode })),
     write: (text) => void write(text).catch(ignore),
     close: () => void close().catch(ignore),
     kill: () => child.kill("SIGKILL"),
   };
 }
 
-const CANNOT_START: Record<string, string> = {
+const ignore = (): void => {}; // the process is dead: how it has ended says more
+
+/** How a process of Deno has ended that was killed by a signal for which Deno has no name. */
+function withoutName(error: Error): Ended {
+  const signal = /\d+$/.exec(error.message)?.[0];
+  if (!signal) throw error;
+  return { code: 128 + Number(signal), signal };
+}
+
+/** Why a program cannot be started, in the same words on all runtimes. */
+const REASONS: Record<string, string> = {
   ENOENT: "there is no such program",
   EACCES: "it is no program, or may not be run",
   ENOEXEC: "it is no program: a script must begin with `#!` and the program that reads it",
-  E2BIG: "its words are too long",
-  EMFILE: "too many files are open: use fewer processes, or raise `ulimit -n`",
-  EAGAIN: "too many processes run: use fewer processes, or raise `ulimit -u`",
 };
-
-/** Says in the same words on all runtimes why a program could not be started. */
-function cannotStart(program = "", cause: unknown): unknown {
-  const { code = "" } = cause as { code?: string };
-  const reason = CANNOT_START[code];
-  return reason ? errorOf(`Cannot start \`${program}\`: ${reason}`, { code }) : cause;
-}
 
 /** Where a process writes. */
 export type Stream = "stdout" | "stderr";
@@ -934,15 +829,15 @@ export type Stream = "stdout" | "stderr";
 /** Writes to a standard stream of this process, and waits for whoever reads slowly. */
 export function print(text: string | Uint8Array, stream: Stream): void {
   const bytes = typeof text === "string" ? encoder.encode(text) : text;
-  for (let at = 0; at < bytes.length;) {
-    const rest = bytes.subarray(at);
-    at += deno ? deno[stream].writeSync(rest) : writeOnBun(stream === "stdout" ? 1 : 2, rest);
-  }
+  for (let at = 0; at < bytes.length;) at += writeSome(bytes.subarray(at), stream);
 }
 
-function writeOnBun(file: number, bytes: Uint8Array): number {
+/** Writes what the stream takes, and says how much that was. */
+function writeSome(bytes: Uint8Array, stream: Stream): number {
+  if (deno) return deno[stream].writeSync(bytes);
   try {
-    return nodeProcess().getBuiltinModule("node:fs").writeSync(file, bytes);
+    const { writeSync } = nodeProcess().getBuiltinModule("node:fs");
+    return writeSync(stream === "stdout" ? 1 : 2, bytes);
   } catch (error) {
     if ((error as { code?: string }).code !== "EAGAIN") throw error;
     bun.sleepSync(1);
@@ -967,20 +862,20 @@ async function say(line: string): Promise<void> {
 /** The lines of the input. */
 async function* lines(): AsyncGenerator<string, void, void> {
   const decoder = new TextDecoder();
-  let parts: string[] = []; // of a long line, which is not to be searched for each of them
+  let text = "";
   for await (const chunk of deno ? chunksOnDeno() : bun.file(3).stream()) {
-    const text = decoder.decode(chunk, { stream: true });
-    parts.push(text);
-    if (!text.includes("\n")) continue;
-    const whole = parts.join("").split("\n");
-    parts = [whole.pop()!];
+    const part = decoder.decode(chunk, { stream: true });
+    text += part;
+    if (!part.includes("\n")) continue; // a long line is not to be searched for each part of it
+    const whole = text.split("\n");
+    text = whole.pop()!;
     yield* whole;
   }
 }
 
 /** The input, which no task is to read: so it is no standard input, unless permissions are limited. */
 async function* chunksOnDeno(): AsyncGenerator<Uint8Array, void, void> {
-  const input = attempt(() => deno.openSync("/dev/fd/3"), deno.stdin);
+  const input = attempt(() => deno.openSync("/dev/fd/3"), () => deno.stdin);
   const buffer = new Uint8Array(65536);
   for (let length; (length = await input.read(buffer));) yield buffer.subarray(0, length);
 }
