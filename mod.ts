@@ -1007,8 +1007,7 @@ class ListRun {
   }
 
   async *tasks(): Tasks<unknown> {
-    const { pending } = this.#list;
-    await Promise.allSettled(pending);
+    await this.#arrivals();
     const refresh = setInterval(() => files.refresh(this.#claims.keys()), files.lease() / 6);
     try {
       this.#log.open();
@@ -1019,7 +1018,13 @@ class ListRun {
       this.#stop();
       this.#log.close();
     }
-    await Promise.allSettled(pending);
+    await this.#arrivals();
+  }
+
+  /** Waits for what is being scheduled, and lets an error of it that nobody handles end the program first. */
+  async #arrivals(): Promise<void> {
+    await Promise.allSettled(this.#list.pending);
+    await sleep(0);
   }
 
   async *#finishedTasks(): Tasks<unknown> {
@@ -1037,7 +1042,7 @@ class ListRun {
       } else if (this.#failures > this.#options.maxFailures) {
         throw surrender(this.#failures, this.#options, files.idsIn(directory, "todo").length);
       } else if (this.#isOver()) return;
-      else if (pending.size) await Promise.allSettled(pending);
+      else if (pending.size) await this.#arrivals();
       else if (!await this.#look()) return;
     }
   }
@@ -1659,7 +1664,7 @@ const fitsVariable = (text: string): boolean =>
 function runnerCommand(permissions: string[], steps: Step[], hasInput: boolean): string[] {
   const program = deno ? deno.execPath() : nodeProcess().execPath;
   const code = `import.meta.require(${quote(pathOf(RUNNER))});${CALL}`;
-  const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code];
+  const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code, WORD];
   // its orders come by another descriptor, so that no task reads them from its standard input
   const isApart = hasInput && isUnlimited(permissions);
   const shell = isApart ? ["sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh"] : [];
@@ -1960,7 +1965,7 @@ function codeOf(url: string): string | undefined {
   const loader = /\.[cm]?([jt]sx?)$/.exec(url)?.[1] ?? "ts";
   const options = { loader, target: "bun", inline: true, minify: { syntax: true } };
   try {
-    if (bun) return new bun.Transpiler(options).transformSync(textOf(url));
+    if (bun) return unescaped(new bun.Transpiler(options).transformSync(textOf(url)));
     if (loader.startsWith("js")) return textOf(url);
     const { stripTypeScriptTypes } = nodeProcess().getBuiltinModule("node:module") as unknown as {
       stripTypeScriptTypes(text: string, options: { mode: string }): string;
@@ -1970,6 +1975,10 @@ function codeOf(url: string): string | undefined {
     return undefined;
   }
 }
+
+/** A text as it was before Bun has written other than ASCII in other words. */
+const unescaped = (text: string): string =>
+  text.replace(/\\u\{(\w+)\}/g, (_, digits) => String.fromCodePoint(Number.parseInt(digits, 16)));
 
 /** A text without comments, as far as that can be told without reading all of the language. */
 function withoutComments(code: string): string {
@@ -2005,7 +2014,7 @@ function resolve(specifier: string, base: string): string {
 function exportOfMain(call: Callable, url: string): string | undefined {
   const { name } = call;
   const code = codeOf(url);
-  const text = Function.prototype.toString.call(call);
+  const text = unescaped(Function.prototype.toString.call(call));
   const hasName = /^(?:async\s+)?(?:function|class)\b[\s*]*[\p{ID_Start}$_]/u.test(text);
   const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
   const before = ["", "default ", "const ", "let ", "var "];
