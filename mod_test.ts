@@ -209,22 +209,24 @@ test("a main script's exported functions run while it is still being evaluated",
   assert.equal(code, 0);
 });
 
-test("an unguarded main script gives one clear error, not a storm of processes", () => {
+test("an unguarded main script is refused before any process starts, with what to do", () => {
   using folder = temporary();
-  const { stdout, stderr } = runProgram(
+  const { stdout, stderr, code } = runProgram(
     folder,
     `import { appendFileSync } from "node:fs";
      appendFileSync("starts", "started\\n");
      export function double(x: number) { return x * 2; }
      const tasks = new TaskList("list");
      tasks.schedule(defer(double, 4));
-     for await (const task of tasks.run()) console.log((task.errorValue as Error).message);`,
+     for await (const task of tasks.run()) console.log(task);`,
   );
-  assert.match(stdout, /import\.meta\.main/);
-  assert.equal(stdout.trim().split("\n").length, 1);
-  assert.equal(stderr, "");
-  assert.equal(readdirSync(folder.file("list/fail")).length, 1);
-  assert.equal(folder.lines("starts").length, 2); // the program, and the one runner that imports it
+  assert.match(stderr, /Cannot run `double` in another process.*`if \(import\.meta\.main\)/);
+  assert.equal(stdout, "");
+  assert.notEqual(code, 0);
+  assert.deepEqual(folder.lines("starts"), ["started"]);
+  for (const state of ["todo", "running", "done", "fail"]) {
+    assert.deepEqual(readdirSync(folder.file(`list/${state}`)), []);
+  }
 });
 
 // ------------------------------------------------------------- what can be an argument or a result

@@ -442,22 +442,6 @@ testIf(
 
 testIf(
   noHosts,
-  "two containers with the same host name do not take each other's tasks for dead",
-  () =>
-    inFolder(async (folder) => {
-      const list = await makeList(folder, 1, () => `sleep ${LEASE * 2}`);
-      const one = startHost(folder, "same", run());
-      await until("a claim", () => journal(folder).length === 1, one);
-      const other = startHost(folder, "same", run());
-      assert.equal(await other.code, 0, other.output());
-      assert.equal(await one.code, 0, one.output());
-      assert.deepEqual(atRest(list, 1), { todo: 0, done: 1, fail: 0 });
-      assert.equal(journal(folder).length, 1);
-    }),
-);
-
-testIf(
-  noHosts,
   "a task that `forrest exec` runs for longer than the lease is not run by another host",
   () =>
     inFolder(async (folder) => {

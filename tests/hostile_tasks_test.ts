@@ -21,7 +21,7 @@ import {
 interface Misbehaviour {
   does: string;
   call: (directory: string) => Call;
-  /** What its error says, or the value that it returns. */
+  /** What its error says, or the value that it returns; with both of them, either will do. */
   error?: RegExp;
   value?: unknown;
   /** What may run beside it, if it spoils the process for the usual one. */
@@ -51,6 +51,29 @@ const deadly: Misbehaviour[] = [
   },
 ];
 
+/** What may keep a runner from answering: its task has an outcome nevertheless, be it this error. */
+const unheard: Misbehaviour[] = [
+  {
+    does: "closes its standard output",
+    call: () => "closeOutput",
+    error: /The process of this task/,
+    value: "closed",
+  },
+  {
+    does: "puts a file in place of its standard output",
+    call: (directory) => ["replaceOutput", `${directory}-output`],
+    error: /The process of this task/,
+    value: "replaced",
+  },
+  {
+    does: "replaces globals",
+    call: () => "replaceGlobals",
+    error: /The process of this task/,
+    value: "replaced",
+    neighbour: "whereAmI",
+  },
+];
+
 const harmless: Misbehaviour[] = [
   { does: "throws from a timer after returning", call: () => "throwLater", value: "returned" },
   { does: "prints 50 MB", call: () => "printMuch", value: "printed" },
@@ -61,13 +84,7 @@ const harmless: Misbehaviour[] = [
     value: "printed",
   },
   { does: "prints without a newline", call: () => "printWithoutNewline", value: "printed" },
-  { does: "forges answers", call: (directory) => ["forge", directory], value: "forged" },
-  { does: "closes its standard output", call: () => "closeOutput", value: "closed" },
-  {
-    does: "puts a file in place of its standard output",
-    call: (directory) => ["replaceOutput", `${directory}-output`],
-    value: "replaced",
-  },
+  { does: "forges answers", call: () => "forge", value: "forged" },
   { does: "reads its standard input", call: () => "readInput", value: "read 0" },
   { does: "reads it synchronously", call: () => "readInputSynchronously", value: "read 0" },
   { does: "changes directory", call: () => "changeDirectory", value: "/" },
@@ -75,17 +92,6 @@ const harmless: Misbehaviour[] = [
     does: "deletes its own task file",
     call: (directory) => ["deleteOwnFile", directory, "bad"],
     value: "deleted",
-  },
-  {
-    does: "deletes its own task file and forges an answer",
-    call: (directory) => ["forgeAfterDeletion", directory, "bad"],
-    value: "forged",
-  },
-  {
-    does: "replaces globals",
-    call: () => "replaceGlobals",
-    value: "replaced",
-    neighbour: "whereAmI",
   },
   { does: "leaves a timer", call: () => "leaveTimer", value: "left" },
   { does: "leaves a server", call: () => "leaveServer", value: "left" },
@@ -104,34 +110,38 @@ for (const [where, options] of ways) {
     noProc,
     async () => {
       const problems: string[] = [];
-      await inPairs([...deadly, ...harmless], async ({ does, call, error, value, neighbour }) => {
-        const directory = newDirectory();
-        const notes = `${directory}-notes`;
-        const calls: Record<string, Call> = {
-          bad: call(directory),
-          good: neighbour ?? ["slowNote", notes, "good", 200],
-          last: "whereAmI",
-        };
-        await newList({ a: ["note", notes, "a"], ...calls }, directory);
-        try {
-          const host = startHost("run", directory, { processes: 1, ...options });
-          const seen = await host.finished();
-          const wanted = error ? { fail: ["bad"], done: [] } : { fail: [], done: ["bad"] };
-          assert.deepEqual(idsIn(directory, "fail"), wanted.fail);
-          assert.deepEqual(idsIn(directory, "done"), ["a", ...wanted.done, "good", "last"]);
-          assertLegal(directory);
-          const yielded = seen.filter(({ id }) => id);
-          assert.deepEqual(yielded.map(({ id }) => id).sort(), ["a", "bad", "good", "last"]);
-          const bad = yielded.find(({ id }) => id === "bad")!;
-          if (error) assert.match(bad.error!, error);
-          else assert.equal(bad.value, value);
-          if (!options.concurrency) {
-            assert.equal(stored(directory, "done", "last").returnValue, base);
+      await inPairs(
+        [...deadly, ...unheard, ...harmless],
+        async ({ does, call, error, value, neighbour }) => {
+          const directory = newDirectory();
+          const notes = `${directory}-notes`;
+          const calls: Record<string, Call> = {
+            bad: call(directory),
+            good: neighbour ?? ["slowNote", notes, "good", 200],
+            last: "whereAmI",
+          };
+          await newList({ a: ["note", notes, "a"], ...calls }, directory);
+          try {
+            const host = startHost("run", directory, { processes: 1, ...options });
+            const seen = await host.finished();
+            const yielded = seen.filter(({ id }) => id);
+            assert.deepEqual(yielded.map(({ id }) => id).sort(), ["a", "bad", "good", "last"]);
+            const bad = yielded.find(({ id }) => id === "bad")!;
+            const hasFailed = error !== undefined && (value === undefined || bad.state === "fail");
+            assert.deepEqual(idsIn(directory, "fail"), hasFailed ? ["bad"] : []);
+            const done = hasFailed ? ["a", "good", "last"] : ["a", "bad", "good", "last"];
+            assert.deepEqual(idsIn(directory, "done"), done);
+            assertLegal(directory);
+            if (hasFailed) assert.match(bad.error!, error);
+            else assert.equal(bad.value, value);
+            if (!options.concurrency) {
+              assert.equal(stored(directory, "done", "last").returnValue, base);
+            }
+          } catch (error) {
+            problems.push(`A task that ${does}: ${(error as Error).message}`);
           }
-        } catch (error) {
-          problems.push(`A task that ${does}: ${(error as Error).message}`);
-        }
-      });
+        },
+      );
       assert.equal(problems.join("\n\n"), "");
     },
   );
@@ -150,7 +160,7 @@ check(
   noProc,
   async () => {
     const directory = newDirectory();
-    await newList({ forger: ["forge", directory], printer: "printMuch" }, directory);
+    await newList({ forger: "forge", printer: "printMuch" }, directory);
     const logFile = `${directory}.log`;
     await startHost("run", directory, { processes: 2, logFile }).finished();
     const text = fs.readFileSync(logFile, "latin1");
@@ -158,5 +168,44 @@ check(
     assert.ok(text.includes("beside"));
     assertAllDone(directory, ["forger", "printer"]);
     fs.rmSync(logFile);
+  },
+);
+
+check(
+  "a task that answers for itself, in whichever words, can spoil its own outcome alone",
+  noProc,
+  async () => {
+    const answers = {
+      text: "3.foo",
+      number: "1.7",
+      nothing: "4.null",
+      list: "2.[]",
+      empty: "2.{}",
+      short: "9.{}",
+      long: `2.${'{"returnValue":1}'}`,
+      silent: "0.",
+      parts: "1+{\n",
+      sizeless: "{}",
+      endless: "2?{}",
+      dateless: '44.{"begin":"x","runtime":"y","returnValue":"bad"}',
+      dateful: '42.{"begin":1e99,"runtime":0,"returnValue":"bad"}',
+      key: '28.{"returnValue":{"$date":"x"}}',
+      both: '35.{"returnValue":1,"errorValue":"bad"}',
+      overdue: '18.{"isOverdue":true}',
+    };
+    const calls: Record<string, Call> = {};
+    for (const [id, answer] of Object.entries(answers)) {
+      calls[id] = ["answerForItself", answer];
+      calls[`${id}-next`] = ["note", log, id];
+    }
+    for (const options of [{ processes: 2 }, { processes: 2, tasksPerProcess: 1000 }]) {
+      const directory = await newList(calls);
+      const seen = await startHost("run", directory, options).finished();
+      assertLegal(directory);
+      const ids = seen.flatMap(({ id }) => id ?? []).sort();
+      assert.deepEqual(ids, Object.keys(calls).sort());
+      const done = idsIn(directory, "done").filter((id) => id.endsWith("-next"));
+      assert.equal(done.length, Object.keys(answers).length);
+    }
   },
 );

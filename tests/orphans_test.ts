@@ -14,6 +14,7 @@ import {
   killAll,
   linesOf,
   namesIn,
+  newFile,
   newList,
   newMark,
   noProc,
@@ -82,27 +83,31 @@ check(
   },
 );
 
-check(
-  "the neighbours of a task that autokill ends are run again, and are not blamed",
-  noProc,
-  async () => {
-    const notes = path.join(base, "neighbours");
+for (
+  const [what, call, isAgain] of [
+    ["a task that waits too long end with it, and are run once", "haveChildren", false],
+    ["a task that blocks their process are run again, and are not blamed", "loop", true],
+  ] as const
+) {
+  check(`the neighbours of ${what}`, noProc, async () => {
+    const notes = newFile("neighbours");
     const ids = ["a", "c", "d", "e", "f", "g", "h", "i", "j"];
     const slow = ids.map((id) => [id, ["slowNote", notes, id, 900]] as [string, Call]);
-    const directory = await newList(Object.fromEntries([
-      ["b", ["haveChildren", notes, "b"]],
-      ...slow,
-    ]));
+    const directory = await newList(Object.fromEntries([["b", [call, notes, "b"]], ...slow]));
     const options = { processes: 1, concurrency: 4, autokill: 2 };
     const seen = await startHost("run", directory, options).finished();
     assert.deepEqual(idsIn(directory, "done"), ids);
     assert.deepEqual(idsIn(directory, "fail"), ["b"]);
-    assert.match(seen.find(({ id }) => id === "b")!.error!, /killed after 2 s/);
-    assert.ok(linesOf(notes).length > ids.length + 1); // some were run again
+    const { name, error } = seen.find(({ id }) => id === "b")!;
+    assert.equal(name, "TimeoutError");
+    assert.match(error!, /killed after 2 s/);
+    const runs = linesOf(notes).length;
+    if (isAgain) assert.ok(runs > ids.length + 1);
+    else assert.equal(runs, ids.length + 1);
     for (const id of ids) assert.equal(stored(directory, "done", id).attempts, 1);
     assertLegal(directory);
-  },
-);
+  });
+}
 
 check(
   "autokill ends what has left the process group of a task at once, and not with the run",

@@ -10,11 +10,15 @@ test("command() takes deferred words", async () => {
   assert.equal(await resultOf(task), "ITEM 5\n");
 });
 
-test("a program that is a task is started without a runtime", async () => {
-  const parent = Number(await resultOf(command(["sh", "-c", "echo $PPID"])));
-  assert.equal(parent, process.pid);
-  const shell = Number(await resultOf(command(["echo $PPID"], { shell: true })));
-  assert.equal(shell, process.pid);
+test("programs share the process that starts them, also where each function has its own", async () => {
+  using folder = temporary();
+  const tasks = new TaskList<string>(folder.file("list"));
+  for (let i = 0; i < 3; i++) tasks.schedule(command(["sh", "-c", "echo $PPID"]));
+  tasks.schedule(command(["echo $PPID"], { shell: true }));
+  const parents = await Array.fromAsync(tasks.run({ processes: 1 }), (task) => task.returnValue);
+  assert.equal(parents.length, 4);
+  assert.equal(new Set(parents).size, 1);
+  assert.notEqual(Number(parents[0]), process.pid);
 });
 
 test("programs give the same whether they are started by the run or by a kept process", async () => {
@@ -82,9 +86,10 @@ test("programs give the same whether they are started by the run or by a kept pr
 
 test("a program that is killed holds up nothing, whoever has its output open", async () => {
   using folder = temporary();
-  const stay = "exec setsid env -i sh -c 'echo $$ > $0; exec sleep 20' $0"; // without our marks
+  // without our marks, and its parent has ended
+  const stay = "(setsid env -i sh -c 'echo $$ > $0; exec sleep 20' $0 &)";
   const tasks = new TaskList(folder.file("list"));
-  tasks.schedule(command(["sh", "-c", `${stay} & sleep 100`, folder.file("pid")]));
+  tasks.schedule(command(["sh", "-c", `${stay}; sleep 100`, folder.file("pid")]));
   const [task] = await Array.fromAsync(tasks.run({ autokill: 3 }));
   assert.equal((task.errorValue as Error).name, "TimeoutError");
   assert.ok(isRunning(folder.read("pid")));

@@ -9,6 +9,7 @@ import process from "node:process";
 import {
   assertKept,
   assertLegal,
+  type Call,
   check,
   deadOwner,
   idsIn,
@@ -24,15 +25,14 @@ import {
 } from "./crash.ts";
 import {
   calls,
+  keeping,
   type Point,
   pointsIn,
-  publishing,
-  publishingMany,
-  publishingTogether,
   retrying,
-  retryingAlone,
+  retryingKept,
   running,
   scheduling,
+  sharing,
   type Stage,
   startTraced,
   syncing,
@@ -43,7 +43,8 @@ const all = !!process.env.FORREST_CRASH_ALL;
 async function pointsOf(stage: Stage, pipes: boolean): Promise<Point[]> {
   const trace = newFile("trace");
   const directory = await stage.prepare();
-  await startTraced(stage, directory, ["-o", trace, "-e", `trace=${calls}`]).finished();
+  const traced = { ...stage, threads: true };
+  await startTraced(traced, directory, ["-o", trace, "-e", `trace=${calls}`]).finished();
   const points = pointsIn(trace, directory, pipes);
   fs.rmSync(directory, { recursive: true });
   assert.ok(points.length > 5, `the trace shows ${points.length} calls only`);
@@ -56,7 +57,9 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
   const context = `${fault} at ${call} ${nth} in ${directory}`;
   const trace = newFile("trace");
   const inject = ["-e", `trace=${call}`, "-e", `inject=${call}:${fault}:when=${nth}`];
-  const host = startTraced(stage, directory, ["-A", "-o", trace, ...inject]);
+  // the threads of a program sync; all else is done by the first of them, which has no children to be hit
+  const threads = stage.threads || call.includes("sync");
+  const host = startTraced({ ...stage, threads }, directory, ["-A", "-o", trace, ...inject]);
   await host.ended;
   const seen = host.seen();
   for (const event of fault.startsWith("error") ? seen : []) {
@@ -64,7 +67,9 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
     if (message === undefined) continue;
     assert.match(message, /os error|E(IO|NOSPC|ACCES)|denied|space|I\/O|i\/o/, context);
   }
-  if (fault.startsWith("error") && !seen.some(({ failed }) => failed)) {
+  const injected = linesOf(trace).filter((line) => line.includes("INJECTED"));
+  const isOnList = injected.every((line) => line.includes(directory)); // and not in what a runtime wakes its threads with
+  if (fault.startsWith("error") && isOnList && !seen.some(({ failed }) => failed)) {
     const answered = seen.map(({ scheduled, refused }) => scheduled ?? refused);
     for (const id of stage.options.ids ?? []) assert.ok(answered.includes(id), context);
   }
@@ -74,7 +79,7 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
   const again = await runList(directory);
   stage.verify(directory, [...seen, ...again], context);
   fs.rmSync(directory, { recursive: true });
-  return /killed by SIGKILL|INJECTED/.test(fs.readFileSync(trace, "utf8"));
+  return injected.length > 0 || fs.readFileSync(trace, "utf8").includes("killed by SIGKILL");
 }
 
 async function killAtEveryStep(stage: Stage): Promise<void> {
@@ -103,17 +108,7 @@ async function withFaults(stage: Stage, faults: [Point, string][]): Promise<void
 /** A list with everything that a run may leave when it is killed. */
 async function leftovers(): Promise<string> {
   const owner = await deadOwner();
-  const ids = [
-    "claimed",
-    "written",
-    "torn",
-    "sealed",
-    "published",
-    "failed",
-    "kept",
-    "again",
-    "back",
-  ];
+  const ids = ["again", "back", "claimed", "failed", "published", "sealed", "written"];
   const directory = await newList(Object.fromEntries(ids.map((id) => [id, ["note", log, id]])));
   const at = (id: string, suffix: string) => `${directory}/running/${id}.json@${owner}${suffix}`;
   for (const id of ids) fs.renameSync(`${directory}/todo/${id}.json`, at(id, ""));
@@ -123,20 +118,20 @@ async function leftovers(): Promise<string> {
   const seal = (id: string, state: string) => fs.renameSync(at(id, ""), at(id, `~${state}`));
   fs.writeFileSync(at("written", "+"), `{"steps":[{"val`);
   fs.writeFileSync(at("unscheduled", "+"), `{"steps":[{"val`);
-  fs.writeFileSync(at("torn", "+"), `{"steps":[{"val`); // by a power failure
-  seal("torn", "done");
   outcome("sealed", { returnValue: "from before" });
   seal("sealed", "done");
   outcome("published", { returnValue: "from before" }, `${directory}/done/published.json`);
   seal("published", "done");
   outcome("failed", { errorValue: "from before" });
   seal("failed", "fail");
-  outcome("kept", { errorValue: "from before" });
-  seal("kept", "keep");
-  outcome("again", { errorValue: "from before" });
+  outcome("again", { errorValue: "from before", retried: 1 });
   seal("again", "todo");
-  outcome("back", {}, `${directory}/todo/back.json`);
+  outcome("back", { errorValue: "from before", retried: 1 }, `${directory}/todo/back.json`);
   seal("back", "todo");
+  fs.writeFileSync(at("none", "~fail"), "this was no task");
+  fs.writeFileSync(at("none", "+"), `{"errorValue":"from before"}`);
+  fs.writeFileSync(at("nothing", "~fail"), "this was no task");
+  fs.writeFileSync(`${directory}/fail/nothing.json`, `{"errorValue":"from before"}`);
   assertLegal(directory, "after a crash");
   return directory;
 }
@@ -147,22 +142,29 @@ const recovering: Stage = {
   prepare: leftovers,
   verify(directory, seen, context) {
     assertKept(directory, seen, context);
-    const done = ["again", "back", "claimed", "published", "sealed", "torn", "written"];
+    const done = ["again", "back", "claimed", "published", "sealed", "written"];
     assert.deepEqual(idsIn(directory, "done"), done, context);
-    assert.deepEqual(idsIn(directory, "fail"), ["failed", "kept"], context);
+    assert.deepEqual(idsIn(directory, "fail"), ["failed", "none", "nothing"], context);
     for (const id of ["sealed", "published"]) {
       assert.equal(stored(directory, "done", id).returnValue, "from before", context);
     }
-    for (const id of ["failed", "kept"]) {
+    for (const id of idsIn(directory, "fail")) {
       assert.equal(stored(directory, "fail", id).errorValue, "from before", context);
+    }
+    for (const id of ["none", "nothing"]) {
+      const original = fs.readFileSync(`${directory}/fail/${id}.json.original`, "utf8");
+      assert.equal(original, "this was no task", context);
     }
   },
 };
 
 const stages: [string, Stage][] = [
   ["schedules", scheduling],
-  ["claims tasks and runs them", running],
-  ["tries a task again", retrying],
+  ["claims tasks and runs each in a process of its own", running],
+  ["claims tasks and runs them in a kept process", keeping],
+  ["claims tasks and runs several at once in a process", sharing],
+  ["tries a task again in another process", retrying],
+  ["tries a task again in the same process", retryingKept],
   ["recovers what a dead run has left", recovering],
 ];
 
@@ -192,24 +194,30 @@ check(
   },
 );
 
+const much = (ids: string[]) =>
+  newList(Object.fromEntries(ids.map((id) => [id, ["noteMuch", log, id]])));
+
 const runnerStages: [string, Stage][] = [
-  ["a runner", publishing],
-  ["a kept runner", publishingMany],
-  ["a runner of several tasks", publishingTogether],
-  ["the runner of a task that is tried again", retryingAlone],
+  ["a fresh runner", { ...running, runners: true, prepare: () => much(["a", "b"]) }],
+  ["a kept runner", { ...keeping, runners: true }],
+  ["a runner of several tasks", { ...sharing, runners: true }],
+  ["the runner of a task that is tried again", { ...retrying, runners: true }],
 ];
 
 for (const [name, stage] of runnerStages) {
-  check(
-    `${name} killed at any system call leaves one outcome of each task`,
-    noStrace,
-    () => killAtEveryStep(stage),
-  );
-  check(
-    `${name} that meets a disk error leaves one outcome of each task`,
-    noStrace,
-    () => failAtEveryStep(stage),
-  );
+  check(`${name} makes no system call on the list`, noStrace, async () => {
+    const directory = await stage.prepare();
+    const trace = newFile("trace");
+    const traced = `trace=%file,%desc,${calls}`;
+    const host = startTraced(stage, directory, ["-A", "-o", trace, "-e", traced]);
+    stage.verify(directory, await host.finished(), name);
+    const lines = linesOf(trace);
+    assert.ok(lines.some((line) => line.includes("crash/tasks.ts")), "it was not traced");
+    // what it reads and writes in pipes are orders and answers
+    const isOfList = (line: string) =>
+      line.includes(directory) && !/<(pipe|socket|UNIX)/.test(line);
+    assert.deepEqual(lines.filter(isOfList), []);
+  });
 }
 
 /** The names of files in the order in which they were written, synced, renamed and removed. */
@@ -244,24 +252,33 @@ check(
       "fsync /todo",
       "write", // the acknowledgement
     ]);
-    const filing = [
-      "open /running/a.json@+",
-      "write /running/a.json@+",
-      "rename /running/a.json@ /running/a.json@~done",
-      "fsync /running/a.json@+",
-      "rename /running/a.json@+ /done/a.json",
-      "fsync /done",
-      "unlink /running/a.json@~done",
-    ];
-    const told = "write /running/a.json@"; // by a pipe
     fs.rmSync(trace);
-    await startTraced(syncing, directory, words).finished();
-    const claim = "rename /todo/a.json /running/a.json@";
-    const changes = changesIn(trace, directory).filter((change) => change !== told);
-    assert.deepEqual(changes, [claim, ...filing]);
-    fs.rmSync(trace);
-    const other = await newList({ a: ["noteMuch", log, "a"] });
-    await startTraced(publishing, other, words).finished();
-    assert.deepEqual(changesIn(trace, other), [...filing, told]);
+    const ids = ["a", "b", "c"];
+    const named = Object.fromEntries(ids.map((id) => [id, ["note", log, id] as Call]));
+    for (const options of [{ processes: 1 }, { processes: 1, concurrency: 3 }]) {
+      const list = await newList(named);
+      await startTraced({ ...syncing, options }, list, words).finished();
+      const changes = changesIn(trace, list);
+      for (const id of ids) assertFiled(changes, id);
+      fs.rmSync(trace);
+    }
   },
 );
+
+/** What became of a task, in this order, with a sync of its folder while its seal is there. */
+function assertFiled(changes: string[], id: string): void {
+  const file = `/running/${id}.json@`;
+  const wanted = [
+    `rename /todo/${id}.json ${file}`,
+    `open ${file}+`,
+    `write ${file}+`,
+    `fsync ${file}+`,
+    `rename ${file} ${file}~done`,
+    `rename ${file}+ /done/${id}.json`,
+    `unlink ${file}~done`,
+  ];
+  const own = changes.filter((change) => change.includes(`/${id}.json`));
+  assert.deepEqual(own, wanted);
+  const [placed, unsealed] = [changes.indexOf(wanted[5]), changes.indexOf(wanted[6])];
+  assert.ok(changes.slice(placed, unsealed).includes("fsync /done"), changes.join("\n"));
+}
