@@ -90,7 +90,7 @@ export const isFileName = (id: string): boolean => /^[^./\0][^/\0]*$/.test(id);
  * systems that normalize names.
  */
 export function checkId(id: unknown): asserts id is string {
-  const isName = typeof id === "string" && isFileName(id) && !/[\\\p{C}]|\.json@/u.test(id);
+  const isName = typeof id === "string" && isFileName(id) && !/[\\\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|\.json@/u.test(id);
   if (isName && id.normalize() === id && sizeOf(id) <= 150) return;
   const rule = "a file name of up to 150 bytes, in normal form, that does not begin with a dot " +
     "and has no control characters";

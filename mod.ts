@@ -806,130 +806,121 @@ export function map<R>(
   }
   const given = (rest.find((item) => !isSource(item)) ?? {}) as MapOptions;
   checkNames(given, MAP_OPTIONS, " of `map`");
-  const { ordered = true, ...options } = given;
-  const run = new MapRun(
-    sources,
-    ordered,
-    withDefaults({ ...options, tasksPerProcess: Infinity }, 0),
-  );
+  const { ordered = true, ...others } = given;
+  const options = withDefaults({ ...others, tasksPerProcess: Infinity }, 0);
   see(call);
-  return run.results(call) as AsyncGenerator<R, void, void>;
+  const change = new Change();
+  const listener = { changed: () => change.tell(), printed: print };
+  const pool = options.processes ? new Pool(options, 8, listener) : undefined;
+  const calls = callAll(call, sources, ordered, options, change, pool);
+  const results = pool ? guard(calls, pool, () => pool.stop()) : calls;
+  return results as AsyncGenerator<R, void, void>;
 }
 
-/** A `map`: reads items a few milliseconds ahead, has the calls made, and gives their results. */
-class MapRun {
-  readonly #options: Options;
-  readonly #sources: Items<unknown>[];
-  readonly #isOrdered: boolean;
-  readonly #pool: Pool | undefined; // none, if the calls are made here
-  readonly #calls: Promise<unknown>[] = []; // in the order in which their results are to be given
-  #here = 0; // calls that run in this process
-  #read = 0;
-  #yielded = 0;
-  #isRead = false;
-  #isStopped = false;
-  #wake = nothing;
-  #makeRoom = nothing;
+/** Something that others wait for. */
+class Change {
+  #waiting: (() => void)[] = [];
 
-  constructor(sources: Items<unknown>[], isOrdered: boolean, options: Options) {
-    this.#options = options;
-    this.#sources = sources;
-    this.#isOrdered = isOrdered;
-    const listener = { changed: () => this.#makeRoom(), printed: print };
-    if (options.processes) this.#pool = new Pool(options, 8, listener);
+  /** Resolves at the next change. */
+  next(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  results(call: Callable): AsyncGenerator<unknown, void, void> {
-    const results = this.#results(call);
-    return this.#pool ? guard(results, this.#pool, () => this.#stop()) : results;
+  tell(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
   }
+}
 
-  async *#results(call: Callable): AsyncGenerator<unknown, void, void> {
-    const reading = this.#readAll(call);
-    reading.catch(nothing); // its error comes after the results
-    try {
-      while (!this.#isRead || this.#yielded < this.#read) {
-        const next = this.#calls.shift();
-        if (next) {
-          const result = await next;
-          this.#yielded++;
-          this.#makeRoom();
-          yield result;
-        } else if (this.#isStopped) throw STOPPED;
-        else await new Promise<void>((resolve) => this.#wake = resolve);
-      }
-      await reading;
-    } finally {
-      this.#stop();
-    }
-  }
-
-  /** Reads the items and has the calls made, as long as there is room for them and for their results. */
-  async #readAll(call: Callable): Promise<void> {
-    try {
-      const make = this.#pool
-        ? await this.#callElsewhere(call, this.#pool)
-        : await this.#callHere(call);
-      for await (const args of zip(this.#sources)) {
-        while (this.#isFull() && !this.#isStopped) {
-          await new Promise<void>((resolve) => this.#makeRoom = resolve);
-        }
-        if (this.#isStopped) return;
-        this.#read++;
-        const result = make(args);
-        const give = () => {
-          this.#calls.push(result);
-          this.#wake();
-        };
-        if (this.#isOrdered) give();
-        result.then(this.#isOrdered ? nothing : give, this.#isOrdered ? nothing : give);
-      }
-    } finally {
-      this.#isRead = true;
-      this.#wake();
-    }
-  }
-
-  #isFull(): boolean {
-    const { processes, concurrency } = this.#options;
-    const pool = this.#pool;
+/** Reads items a few milliseconds ahead, has the calls made, and gives their results. */
+async function* callAll(
+  call: Callable,
+  sources: Items<unknown>[],
+  isOrdered: boolean,
+  options: Options,
+  change: Change,
+  pool?: Pool,
+): AsyncGenerator<unknown, void, void> {
+  const calls: Promise<unknown>[] = []; // in the order in which their results are to be given
+  const count = { read: 0, given: 0, here: 0 }; // items, results, and calls that run in this process
+  let isRead = false;
+  let isOver = false;
+  const isFull = () => {
+    const { processes, concurrency } = options;
     const window = pool ? 4 * processes * Math.max(concurrency, pool.depth) : concurrency;
-    if (this.#read - this.#yielded >= window) return true;
-    return pool ? pool.isFull : this.#here >= concurrency;
-  }
-
-  async #callHere(call: Callable): Promise<(args: unknown[]) => Promise<unknown>> {
-    const [owner, callee] = await load(globalName(call) ?? call);
-    return async (args) => {
-      this.#here++;
-      try {
-        return await apply(owner, callee, args);
-      } finally {
-        this.#here--;
-        this.#makeRoom();
+    const isBusy = pool ? pool.isFull : count.here >= concurrency;
+    return isBusy || count.read - count.given >= window;
+  };
+  const readAll = async () => {
+    try {
+      const make = await (pool ? callElsewhere(call, sources, count, pool) : callHere(call, count));
+      for await (const args of zip(sources)) {
+        while (isFull() && !isOver) await change.next();
+        if (isOver) return;
+        count.read++;
+        const result = make(args);
+        if (isOrdered) calls.push(result);
+        const ended = () => {
+          if (!isOrdered) calls.push(result);
+          change.tell();
+        };
+        result.then(ended, ended);
       }
-    };
+    } finally {
+      isRead = true;
+      change.tell();
+    }
+  };
+  const reading = readAll();
+  reading.catch(nothing); // its error comes after the results
+  try {
+    while (!isRead || count.given < count.read) {
+      if (!calls.length && !pool?.isStopped) await change.next();
+      if (!calls.length && pool?.isStopped) throw STOPPED;
+      if (!calls.length) continue;
+      const result = await calls.shift();
+      count.given++;
+      change.tell();
+      yield result;
+    }
+    await reading;
+  } finally {
+    isOver = true;
+    change.tell();
   }
+}
 
-  async #callElsewhere(call: Callable, pool: Pool): Promise<(args: unknown[]) => Promise<unknown>> {
-    const name = await refer(call);
-    const arrays = this.#sources.filter((source) => Array.isArray(source));
-    const shortest = Math.min(...arrays.map(({ length }) => length));
-    return async (args) => {
-      pool.left = shortest - this.#read;
-      const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
-      const told = await pool.execute("", steps);
-      if ("errorValue" in told) throw decode(told.errorValue);
-      return decode(told.returnValue);
-    };
-  }
+type Make = (args: unknown[]) => Promise<unknown>;
 
-  #stop(): void {
-    this.#isStopped = true;
-    this.#pool?.stop();
-    this.#makeRoom();
-    this.#wake();
-  }
+/** Makes calls in this process. */
+async function callHere(call: Callable, count: { here: number }): Promise<Make> {
+  const [owner, callee] = await load(globalName(call) ?? call);
+  return async (args) => {
+    count.here++;
+    try {
+      return await apply(owner, callee, args);
+    } finally {
+      count.here--;
+    }
+  };
+}
+
+/** Has calls made by a pool. */
+async function callElsewhere(
+  call: Callable,
+  sources: Items<unknown>[],
+  count: { read: number },
+  pool: Pool,
+): Promise<Make> {
+  const name = await refer(call);
+  const arrays = sources.filter((source) => Array.isArray(source));
+  const shortest = Math.min(...arrays.map(({ length }) => length));
+  return async (args) => {
+    pool.left = shortest - count.read;
+    const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
+    const told = await pool.execute("", steps);
+    if ("errorValue" in told) throw decode(told.errorValue);
+    return decode(told.returnValue);
+  };
 }
 
 /** Arrays of an item from each source, until the first of them ends. */
@@ -1160,7 +1151,7 @@ class ListRun {
   /** Handles a task that has an outcome in its place. */
   #settled({ claim, state, retried }: Outcome): void {
     const { id } = locate(claim);
-    this.#claims.delete(claim);
+    if (!this.#claims.delete(claim)) return; // the run has been stopped
     const path = `${this.#list.directory}/${state}/${id}.json`;
     if (state === "todo") {
       this.#log.event(id, "has failed, and will be retried");
@@ -1414,7 +1405,7 @@ class Pool {
   #started = 0;
   #answered = 0;
   #firstAnswer = 0; // when it came, in milliseconds
-  #isStopped = false;
+  isStopped = false;
 
   constructor(options: Options, ahead: number, listener: Listener) {
     this.#options = options;
@@ -1459,7 +1450,7 @@ class Pool {
 
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
-    for (let job; (job = this.#queue[0]) && !this.#isStopped; this.#queue.shift()) {
+    for (let job; (job = this.#queue[0]) && !this.isStopped; this.#queue.shift()) {
       const runner = job.isShared ? this.#leastBusy() : undefined;
       const isIdle = runner?.jobs.size === 0;
       const hasPlace = this.#hasPlace();
@@ -1509,7 +1500,7 @@ class Pool {
   #begin(runner: Runner): void {
     const { concurrency, autokill } = this.#options;
     const isCompany = runner.isShared && concurrency > 1;
-    const limit = autokill * 1000 + (isCompany ? 500 : 50); // as its answer may be on its way
+    const grace = isCompany ? 500 : 50; // as its answer may be on its way
     let room = isCompany ? concurrency : 1;
     for (const job of runner.jobs.values()) {
       if (room-- <= 0) return;
@@ -1517,7 +1508,9 @@ class Pool {
       job.begun = Date.now();
       runner.begun++;
       this.#listener.begun?.(job.id);
-      if (limit <= LONGEST_TIMER) job.timer = setTimeout(() => this.#expire(runner, job), limit);
+      const expire = () => this.#expire(runner, job);
+      const wait = () => job.timer = setTimeout(expire, grace); // also if we were stopped, as by Ctrl-Z
+      if (autokill * 1000 <= LONGEST_TIMER) job.timer = setTimeout(wait, autokill * 1000);
     }
   }
 
@@ -1636,12 +1629,13 @@ class Pool {
 
   /** Kills all that runs, at once: no call in here is asynchronous. */
   stop(): void {
-    if (this.#runners.size && !this.#isStopped) killAll(`/${this.owner}.`);
-    this.#isStopped = true;
+    if (this.#runners.size && !this.isStopped) killAll(`/${this.owner}.`);
+    this.isStopped = true;
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
     for (const { reject } of [...jobs, ...this.#queue]) reject(STOPPED);
     this.#queue = [];
+    this.#listener.changed();
   }
 }
 
