@@ -116,8 +116,7 @@ async function answer(nonce: string, text: string): Promise<void> {
   const most = Math.floor((4096 - nonce.length - 20) / 3); // as one may take three bytes
   for (let begin = 0, end; begin < text.length; begin = end) {
     end = begin + most;
-    const isInPair = text.codePointAt(end - 1)! > 0xffff;
-    if (isInPair) end--;
+    if (text.codePointAt(end - 1)! > 0xffff) end--; // not between the halves of a character
     const part = text.slice(begin, end);
     await say(`\x1e${nonce} ${part.length}${end < text.length ? "+" : "."}${part}\n`);
   }
@@ -175,14 +174,11 @@ export function stepsOf(text: string, path: string): Step[] {
 export async function runSteps(steps: Step[], session?: string): Promise<unknown> {
   const results: unknown[] = [];
   for (const { call, args = [], value } of steps) {
-    const stored = call === undefined ? [value] : args;
+    const isCall = call !== undefined;
+    const stored = isCall ? args : [value];
     await loadFunctions(stored, session);
     const values = decode(stored, results) as unknown[];
-    if (call === undefined) {
-      results.push(values[0]);
-      continue;
-    }
-    const [owner, callee] = await load(call, session, results);
+    const [owner, callee] = isCall ? await load(call, session, results) : [null, () => values[0]];
     try {
       results.push(await apply(owner, callee, values));
     } catch (error) {
@@ -214,9 +210,8 @@ function follow({ $step, path = [] }: Reference, results: unknown[]): unknown {
 
 /** Calls a function, or constructs with it if it is a class. */
 export function apply(owner: unknown, callee: Callable, args: unknown[]): unknown {
-  return isConstructor(callee)
-    ? Reflect.construct(callee, args)
-    : Reflect.apply(callee, owner, args);
+  if (isConstructor(callee)) return Reflect.construct(callee, args);
+  return Reflect.apply(callee, owner, args);
 }
 
 /** Whether a function is a class, a built-in that is like one, or gives methods to what it makes. */
@@ -230,8 +225,7 @@ function isConstructor(callee: object): boolean {
 
 /** If an error may come of a function's text that lacks what was around it, says so. */
 function explain(error: unknown, call: unknown): unknown {
-  const isText = typeof Object(call).source === "string";
-  if (!isText || !(error instanceof ReferenceError)) return error;
+  if (typeof Object(call).source !== "string" || !(error instanceof ReferenceError)) return error;
   const reason = "The function was stored as its text, without the variables around it";
   const fix = `export it from a module (and ${GUARD}), or name a \`session\` module`;
   return new ReferenceError(`${error.message}. ${reason}: ${fix}`, { cause: error });
@@ -276,8 +270,8 @@ function methodOf({ $step, path = [] }: Reference, results: unknown[]): Found {
   const owner = path.length ? follow({ $step, path: path.slice(0, -1) }, results) : undefined;
   const callee = follow({ $step, path }, results);
   if (typeof callee === "function") return [owner, callee as Callable];
-  const kind = callee === null ? "null" : typeof callee;
-  throw new TypeError(`\`$step ${$step}${pathText(path)}\` is not a function, but: ${kind}`);
+  const place = `$step ${$step}${pathText(path)}`;
+  throw new TypeError(`\`${place}\` is not a function, but of type ${typeof callee}`);
 }
 
 async function loadExport(call: string): Promise<Callable> {
@@ -334,15 +328,13 @@ const importing = ((globalThis as Record<symbol, unknown>)[IMPORTING] ??= new Se
 /** Imports a module, and shows meanwhile that it does. */
 async function importFrom(path: string): Promise<Exports> {
   const url = fileUrl(path);
-  const known = modules.get(url);
-  if (known) return known;
+  if (modules.has(url)) return modules.get(url)!;
   const place = pathOf(url);
   importing.add(place);
   try {
     if (bun) requireOnBun(place);
-    const exports = await import(url);
-    modules.set(url, exports);
-    return exports;
+    modules.set(url, await import(url));
+    return modules.get(url)!;
   } finally {
     importing.delete(place);
   }
@@ -437,9 +429,8 @@ function encodeObject(object: Record<string, unknown>, place: Place): unknown {
   const prototype = Object.getPrototypeOf(object) ?? Object.prototype;
   const type = Object.prototype.toString.call(object).slice(8, -1); // the same in all realms
   const name: string | undefined = prototype.constructor?.name;
-  if (object instanceof Error || Error.isError(object)) {
-    return { $error: encodeError(object, place) };
-  }
+  const isError = object instanceof Error || Error.isError(object);
+  if (isError) return { $error: encodeError(object, place) };
   const codec = (name === type || type === "Uint8Array") && codecs[keyOf(type)];
   if (codec) return { [keyOf(type)]: encodeChild(codec[0](object), keyOf(type), place) };
   if (typeof object["toJSON"] === "function") {
@@ -565,10 +556,11 @@ function decodeError(stored: Record<string, unknown>, results: unknown[]): Error
   Error.stackTraceLimit = 0; // or Bun prints where we are, in place of `stack`
   const error = new Error(message as string);
   Error.stackTraceLimit = stackTraceLimit;
-  const type = (globalThis as Record<string, unknown>)[`${parts["name"]}`] as Callable | undefined;
+  const { prototype } = Object((globalThis as Record<string, unknown>)[`${parts["name"]}`]);
   // others, such as `DOMException`, have what works only on what they have made themselves
-  const isUsual = Object.getOwnPropertyDescriptor(Object(type?.prototype), "name")?.value;
-  if (type?.prototype instanceof Error && isUsual) Object.setPrototypeOf(error, type.prototype);
+  const isUsual = Object.getOwnPropertyDescriptor(Object(prototype), "name")?.value &&
+    prototype instanceof Error && !Object.hasOwn(prototype, "toString");
+  if (isUsual) Object.setPrototypeOf(error, prototype);
   if (parts["name"] === error.name) delete parts["name"];
   for (const key in parts) {
     const value = decode(parts[key], results);
@@ -662,9 +654,8 @@ async function runProgram(argv: string[], options: CommandOptions = {}): Promise
   throw Object.assign(deathOf(name, ended, last + errors), ended);
 }
 
-/** Waits. */
-export const sleep = (milliseconds: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, milliseconds));
+/** Waits for so many milliseconds. */
+export const sleep = (time: number): Promise<void> => new Promise((done) => setTimeout(done, time));
 
 /**
  * Reads a stream of a program until all have closed it; what the program has left running may never do so,

@@ -128,3 +128,26 @@ test("a program that was written by hand must be words", async () => {
   }
   assert.equal(tasks.count().fail, 3);
 });
+
+test("what a program prints is its value exactly, or as bytes if it is not UTF-8", async () => {
+  const print = (format: string) => resultOf(command(["printf", format]));
+  assert.equal(await print("\\357\\273\\277\\303\\274\\r\\n\\036"), "\uFEFFü\r\n\x1e");
+  assert.deepEqual(await print("\\303"), new Uint8Array([0xc3]));
+  assert.deepEqual(await print("a\\377\\000"), new Uint8Array([0x61, 0xff, 0]));
+  const lines = "yes 🏃ü | head -c 280000";
+  const text = await resultOf(command([lines], { shell: true })) as string;
+  assert.ok(text === "🏃ü\n".repeat(40_000), `${text.length} characters`);
+});
+
+test("the end of a program is that of its process, whatever it has left to print on", async () => {
+  const chatter = "(while :; do echo noise; sleep 0.02; done) & echo first";
+  const value = await resultOf(command([chatter], { shell: true }));
+  assert.match(value as string, /^(noise\n)*first\n/);
+});
+
+test("the error of a program has what it printed last, character by character", async () => {
+  const script =
+    "printf '\\303\\274 out'; printf '\\303' >&2; sleep 0.2; printf '\\274 err' >&2; exit 3";
+  const { errorValue } = await outcomeOf(command(["sh", "-c", script]), { onOutput: () => {} });
+  assert.match((errorValue as Error).message, /It last printed:\nü outü err$/);
+});

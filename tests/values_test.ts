@@ -172,3 +172,55 @@ test("a task that is nested too deep fails alone", async () => {
   const found = await Array.fromAsync(tasks.run({ processes: 1 }), ({ id }) => id);
   assert.deepEqual(found.sort(), ["deep", "next"]);
 });
+
+test("errors of another realm keep what they are, and so do its dates, maps and bytes", async () => {
+  using folder = temporary();
+  const path = folder.write(
+    "realm.ts",
+    `import { runInNewContext } from "node:vm";
+     export const make = () => runInNewContext(\`({
+       error: Object.assign(new RangeError("far", { cause: new Map([[1, 2]]) }), { code: 5 }),
+       date: new Date(9), map: new Map([["a", 1]]), bytes: new Uint8Array([1, 2]), list: [1, { a: 2 }],
+     })\`);`,
+  );
+  const back = await resultOf(defer(new URL(`file://${path}#make`))) as Record<string, unknown>;
+  const { error, ...others } = back as { error: Error & { code: number } };
+  assert.ok(error instanceof RangeError);
+  assert.deepEqual([error.message, error.code, error.cause], ["far", 5, new Map([[1, 2]])]);
+  assert.deepEqual(others, {
+    date: new Date(9),
+    map: new Map([["a", 1]]),
+    bytes: new Uint8Array([1, 2]),
+    list: [1, { a: 2 }],
+  });
+});
+
+test("an error comes back, however strange it is", async () => {
+  using folder = temporary();
+  const path = folder.write(
+    "strange.ts",
+    `const error = (properties: PropertyDescriptorMap) => Object.defineProperties(new Error("kept"), properties);
+     export const errors: Record<string, () => unknown> = {
+       exception: () => new DOMException("kept"),
+       getter: () => error({ bad: { enumerable: true, get() { throw 1; } }, code: { enumerable: true, value: 5 } }),
+       nothing: () => error({ code: { enumerable: true, value: null } }),
+       circle: () => { const made = error({}); return Object.assign(made, { cause: made }); },
+       tagged: () => error({ [Symbol.toStringTag]: { value: "Date" } }),
+       frozen: () => Object.freeze(error({})),
+       made: () => Object.assign(Object.create(RangeError.prototype), { message: "kept" }),
+     };
+     export const fail = (name: string) => { throw errors[name](); };
+     export const names = Object.keys(errors);`,
+  );
+  const { names } = await import(path);
+  for (const name of names) {
+    const { errorValue } = await outcomeOf(defer(new URL(`file://${path}#fail`), name));
+    const error = errorValue as Error & { code: unknown };
+    assert.ok(error instanceof Error, name);
+    assert.equal(error.message, "kept", name);
+    if (name === "exception") assert.match(`${error}`, /^DOMException: kept/);
+    if (name === "made") assert.ok(error instanceof RangeError);
+    if (name === "getter") assert.equal(error.code, 5);
+    if (name === "nothing") assert.equal(error.code, null);
+  }
+});
