@@ -70,33 +70,45 @@ function takeOrder(): string | undefined {
 async function performAll(): Promise<void> {
   const directory = cwd();
   const goBack = () => deno ? deno.chdir(directory) : nodeProcess().chdir(directory);
-  const running = new Set<Promise<unknown>>();
+  let running = 0;
+  let free = ignore;
+  const change = () => new Promise<void>((resolve) => free = resolve);
   for await (const line of lines()) {
     const order: Order = parse(line);
     // a task before may have left it; it may be gone, or never left for want of permissions
     attempt(goBack);
-    const performed: Promise<unknown> = perform(order).then(() => running.delete(performed));
-    running.add(performed);
-    if (running.size >= (order.concurrency ?? 1)) await Promise.race(running);
+    running++;
+    perform(order).then(() => {
+      running--;
+      free();
+    });
+    while (running >= (order.concurrency ?? 1)) await change();
   }
-  await Promise.all(running);
+  while (running) await change();
 }
 
 /** Runs the steps of an order, and answers with what came of them, or that they took too long. */
 async function perform({ nonce, steps, session, timeout }: Order): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const overdue = new Promise((resolve) => {
-    if (timeout) timer = setTimeout(resolve, timeout, { isOverdue: true });
-  });
-  const told = await Promise.race([tell(() => steps, session), overdue]);
-  clearTimeout(timer);
+  const told = tell(() => steps, session);
+  const result = await (timeout === undefined ? told : within(timeout, told));
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
-    await answer(nonce, stringify(told));
+    await answer(nonce, stringify(result));
   } catch (error) { // the task has closed the output, or has broken what its process needs
     print(`${(error as Error)?.stack ?? error}\n`, "stderr");
     nodeProcess().exit(70);
   }
+}
+
+/** What came of a task, or that it takes too long; the first timer takes Deno 5 ms, so few should need one. */
+async function within(timeout: number, told: Promise<Told>): Promise<Told | { isOverdue: true }> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const overdue = new Promise<{ isOverdue: true }>((resolve) => {
+    timer = setTimeout(resolve, timeout, { isOverdue: true });
+  });
+  const result = await Promise.race([told, overdue]);
+  clearTimeout(timer);
+  return result;
 }
 
 /** Runs steps, and tells what came of them; what `steps` throws is an error of the task. */
@@ -332,21 +344,22 @@ async function importFrom(path: string): Promise<Exports> {
   const place = pathOf(url);
   importing.add(place);
   try {
-    if (bun) requireOnBun(place);
-    modules.set(url, await import(url));
+    modules.set(url, bun && requireOnBun(place) || await import(url));
     return modules.get(url)!;
   } finally {
     importing.delete(place);
   }
 }
 
-/** Loads a module without the threads that `import()` starts on Bun, unless it is an asynchronous one. */
-function requireOnBun(place: string): void {
+/** Loads a module without the threads that `import()` starts on Bun, if it is one that can be loaded so. */
+function requireOnBun(place: string): Exports | undefined {
   try {
-    (import.meta as unknown as { require(place: string): unknown }).require(place);
+    const exports = (import.meta as unknown as { require(place: string): Exports }).require(place);
+    const isModule = Object.prototype.toString.call(exports) === "[object Module]"; // and not in the old style
+    return isModule ? exports : undefined;
   } catch (error) {
     if (!`${(error as Error)?.message}`.startsWith("require() async module")) throw error;
-    if (place !== bun.main) return;
+    if (place !== bun.main) return undefined;
     // it would wait for itself, and for ever
     const fix = "move the function to a module of its own, or use `forrest exec`";
     throw new Error(`Bun cannot import \`${place}\` while that waits for this: ${fix}`);
@@ -659,7 +672,7 @@ export const sleep = (time: number): Promise<void> => new Promise((done) => setT
 
 /**
  * Reads a stream of a program until all have closed it; what the program has left running may never do so,
- * and is read for half a second.
+ * and is read until it pauses, for half a second at the most.
  */
 export async function collect(
   stream: ReadableStream<Uint8Array>,
@@ -669,10 +682,16 @@ export async function collect(
   const reader = stream.getReader();
   const cancel = () => void reader.cancel().catch(ignore);
   let rounds = 0; // and no span of time, in which this process may not come to read what there is
-  const round = () => ++rounds === 5 && cancel();
+  let isQuiet = false;
+  const round = () => {
+    if (isQuiet || ++rounds === 5) cancel();
+    isQuiet = true;
+  };
   const timer = ended.catch(ignore).then(() => setInterval(round, 100));
   try {
-    for (let chunk; (chunk = (await reader.read()).value);) take(chunk as Uint8Array<ArrayBuffer>);
+    for (let chunk; (chunk = (await reader.read()).value); isQuiet = false) {
+      take(chunk as Uint8Array<ArrayBuffer>);
+    }
   } finally {
     timer.then(clearInterval);
     cancel();
