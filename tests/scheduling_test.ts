@@ -96,7 +96,9 @@ test("the same ids scheduled by several programs at once are scheduled once", as
 test("ids that are no file names are refused with the reason", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
-  for (const id of ["", ".", "..", "a/b", "../a", ".hidden", "a\0b", "x".repeat(300), "a\\b"]) {
+  for (
+    const id of ["", ".", "..", "a/b", "../a", ".hidden", "a\0b", "a\nb", "x".repeat(300), "a\\b"]
+  ) {
     await assert.rejects(
       tasks.schedule(1, { id }),
       { name: "TypeError", message: /as an id: it must be a file name/ },
