@@ -194,16 +194,19 @@ check(
       fs.writeFileSync(`${directory}/todo/${name}.json`, steps({ value: 1 }));
     }
     const host = startHost("run", directory, { processes: 1, tasksPerProcess: 1000 });
-    await host.finished();
-    const { output } = await host.ended;
+    assert.equal((await host.ended).code, 1);
     assertLegal(directory);
     const [todo, done] = [idsIn(directory, "todo"), idsIn(directory, "done")];
     assert.deepEqual([...done, ...todo].sort(), [...names, "x"].sort());
     assert.deepEqual(idsIn(directory, "fail"), []);
     assert.ok(done.length > 10 && todo.length > 10);
-    for (const name of todo) {
-      assert.ok(output.includes(name), `${name.length} letters: not reported`);
-    }
+    const { failed } = host.seen().at(-1)!;
+    assert.match(
+      failed!,
+      /Cannot run \d+ of the files in `todo`, such as .*too long.*: rename them/,
+    );
+    assert.match(failed!, new RegExp(` ${todo.length} of the files`));
+    assert.ok(failed!.includes(`"${todo[0]}.json"`));
   },
 );
 

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { identity } from "./fixtures/tasks.ts";
-import { runProgram, temporary, test, until, writeProgram } from "./helpers.ts";
+import { runProgram, runtime, temporary, test, until, writeProgram } from "./helpers.ts";
 import { defer, TaskList } from "./library.ts";
 
 test("a schedule that fails, and whose error is handled, is no matter of the run", async () => {
@@ -96,7 +96,9 @@ test("the same ids scheduled by several programs at once are scheduled once", as
 test("ids that are no file names are refused with the reason", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
-  for (const id of ["", ".", "..", "a/b", "../a", ".hidden", "a\0b", "x".repeat(300), "a\\b"]) {
+  for (
+    const id of ["", ".", "..", "a/b", "../a", ".hidden", "a\0b", "a\nb", "x".repeat(300), "a\\b"]
+  ) {
     await assert.rejects(
       tasks.schedule(1, { id }),
       { name: "TypeError", message: /as an id: it must be a file name/ },
@@ -136,11 +138,13 @@ test("a `schedule()` that fails, and that nobody handles, ends the program as an
      ${rest}`;
   const loop = "for await (const task of tasks.run()) console.log(task.returnValue);";
   const refusal = /TypeError: `value` is a WeakMap and cannot be stored/;
-  for (const rest of ["", "await new Promise((done) => setTimeout(done, 5000));", loop]) {
+  const later = "await new Promise((done) => setTimeout(done, 100)); console.log(1);";
+  for (const rest of ["", later, loop]) {
     const unhandled = runProgram(folder, text(rest));
     assert.notEqual(unhandled.code, 0);
     assert.match(unhandled.stderr, refusal);
-    assert.equal(unhandled.stdout, "");
+    // Bun goes on while the main module waits at its top
+    assert.equal(unhandled.stdout, runtime === "bun" && rest ? "1\n" : "");
   }
   const handled = runProgram(folder, text(`scheduled.catch(() => {}); ${loop}`));
   assert.deepEqual(handled, { code: 0, stdout: "1\n", stderr: "" });
