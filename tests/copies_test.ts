@@ -114,15 +114,14 @@ if (onDeno) {
     assert.equal(checked.status, 0, checked.stderr);
   });
 
-  test("JSR gets the modules of the exports, the documents, and nothing else; no type is slow", () => {
+  test("JSR gets the modules of the exports, README and LICENSE, and nothing else; no type is slow", () => {
     const { status, stderr } = start(project, deno(), ["publish", "--dry-run", "--allow-dirty"]);
     assert.equal(status, 0, stderr); // as a slow type is an error
     const root = pathToFileURL(project).href;
     const files = [...stderr.matchAll(/^ +(file:.+) \([\d.]+\w+\)$/gm)].map(([, url]) => url);
     const { exports } = JSON.parse(read(project, "deno.json"));
     const modules = Object.values<string>(exports).flatMap(modulesOf);
-    const docs = existsSync(`${project}docs`) ? readdirSync(`${project}docs`) : [];
-    const others = ["LICENSE", "README.md", "deno.json", ...docs.map((name) => `docs/${name}`)];
+    const others = ["LICENSE", "README.md", "deno.json"];
     const expected = new Set([...modules, ...others.map((name) => `${root}${name}`)]);
     assert.deepEqual(files.sort(), [...expected].sort());
   });
