@@ -92,7 +92,7 @@ function newFolder(page: Page = readme): string {
     : `shift 2; exec "${process.execPath}" "$@"`;
   writeFileSync(join(folder, ".bin/deno"), `#!/bin/sh\n${deno}\n`);
   chmodSync(join(folder, ".bin/deno"), 0o755);
-  symlinkSync(join(project, "forrest"), join(folder, ".bin/forrest"));
+  symlinkSync(join(project, "cli/forrest"), join(folder, ".bin/forrest"));
   return folder;
 }
 
