@@ -188,7 +188,9 @@ export async function runSteps(steps: Step[], session?: string): Promise<unknown
   for (const { call, args = [], value } of steps) {
     const isCall = call !== undefined;
     const stored = isCall ? args : [value];
-    await loadFunctions(stored, session);
+    for (const holder of holdersIn(stored)) {
+      [, holder.$function] = await load(holder.$function, session);
+    }
     const values = decode(stored, results) as unknown[];
     const [owner, callee] = isCall ? await load(call, session, results) : [null, () => values[0]];
     try {
@@ -243,8 +245,8 @@ function explain(error: unknown, call: unknown): unknown {
   return new ReferenceError(`${error.message}. ${reason}: ${fix}`, { cause: error });
 }
 
-/** Replaces the references in `$function`, which are loaded asynchronously, by the functions. */
-async function loadFunctions(stored: unknown, session?: string): Promise<void> {
+/** The objects that hold a reference to a function in `$function`. */
+function holdersIn(stored: unknown): { $function?: unknown }[] {
   // deno-lint-ignore no-explicit-any
   const places: any[] = [stored];
   for (const holder of places) {
@@ -252,10 +254,8 @@ async function loadFunctions(stored: unknown, session?: string): Promise<void> {
     for (const item of Object.values(parts)) {
       if (typeof item === "object" && item) places.push(item);
     }
-    if (holder.$function !== undefined) {
-      [, holder.$function] = await load(holder.$function, session);
-    }
   }
+  return places.filter((holder) => holder.$function !== undefined);
 }
 
 // ------------------------------------------------------------------------------ functions by their names
@@ -267,7 +267,11 @@ type Found = [owner: unknown, callee: Callable];
 export async function load(call: unknown, session = "", results: unknown[] = []): Promise<Found> {
   if (typeof call === "function") return [undefined, call as Callable];
   if (typeof call === "string") {
-    return call.includes("#") ? [undefined, await loadExport(call)] : globalOf(call);
+    const hash = call.lastIndexOf("#");
+    if (hash < 0) return globalOf(call);
+    const module = call.slice(0, hash);
+    const exports = module === "forrest" ? { command: runProgram } : await importFrom(module);
+    return [undefined, exportOf(exports, call)];
   }
   const { source, $step } = Object(call) as { source?: unknown; $step?: unknown };
   if (typeof $step === "number") return methodOf(call as Reference, results);
@@ -286,11 +290,9 @@ function methodOf({ $step, path = [] }: Reference, results: unknown[]): Found {
   throw new TypeError(`\`${place}\` is not a function, but of type ${typeof callee}`);
 }
 
-async function loadExport(call: string): Promise<Callable> {
-  const hash = call.lastIndexOf("#");
-  const [module, name] = [call.slice(0, hash), call.slice(hash + 1)];
-  const exports = module === "forrest" ? { command: runProgram } : await importFrom(module);
-  const value = (exports as Exports)[name];
+/** The function that a module exports by the name at the end of a call. */
+function exportOf(exports: Exports, call: string): Callable {
+  const value = exports[call.slice(call.lastIndexOf("#") + 1)];
   if (typeof value === "function") return value as Callable;
   const names = Object.keys(exports).join(", ") || "nothing";
   throw new TypeError(`\`${call}\` is not a function; it exports ${names}`);
@@ -300,9 +302,11 @@ async function loadExport(call: string): Promise<Callable> {
 function globalOf(name: string): Found {
   const keys = name.split(".");
   const last = keys.pop()!;
-  const owner = keys.reduce<object>((value, key) => Object(value)[key], globalThis);
-  const value = Object(owner)[last];
-  if (typeof value === "function") return [owner, value];
+  const own = (object: unknown, key: string) =>
+    Object.hasOwn(Object(object), key) ? (object as Exports)[key] : undefined;
+  const owner = keys.reduce(own, globalThis as unknown);
+  const value = own(owner, last);
+  if (typeof value === "function") return [owner, value as Callable];
   throw new TypeError(`\`${name}\` is not a function`);
 }
 
@@ -813,7 +817,7 @@ export function spawn(command: string[], options: SpawnOptions = {}): Child {
       : child.exited.then(() => ({ code: child.exitCode ?? 128, signal: child.signalCode })),
     write: (text) => void write(text).catch(ignore),
     close: () => void close().catch(ignore),
-    kill: () => child.kill("SIGKILL"),
+    kill: () => attempt(() => child.kill("SIGKILL")), // it may have ended
   };
 }
 
