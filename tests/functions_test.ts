@@ -191,11 +191,11 @@ test("globals that a runtime loads late are stored by their names", () => {
   const { stdout, stderr } = runProgram(
     folder,
     `const tasks = new TaskList("list");
-     for (const call of [atob, TextDecoder, Buffer.byteLength, Response.json]) await tasks.schedule(defer(call, "YQ=="));
+     for (const call of [atob, TextDecoder, Response]) await tasks.schedule(defer(call, "YQ=="));
      for await (const { steps } of tasks.todoTasks()) console.log(steps[0].call);`,
   );
   assert.equal(stderr, "");
-  assert.equal(stdout, "atob\nTextDecoder\nBuffer.byteLength\nResponse.json\n");
+  assert.equal(stdout, "atob\nTextDecoder\nResponse\n");
 });
 
 test("a function that gives methods to what it makes is a constructor", async () => {
