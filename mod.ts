@@ -1947,7 +1947,7 @@ function resolve(specifier: string, base: string): string {
 
 /**
  * The name of a function that the main module exports: that cannot be imported while it runs, so a function is
- * known by its text, if that is there once, by what stands before it, and by its name.
+ * known by its text, if that stands there once, and not inside of anything else.
  */
 function exportOfMain(call: Callable, url: string, code: string): string | undefined {
   const { name } = call;
@@ -1956,12 +1956,10 @@ function exportOfMain(call: Callable, url: string, code: string): string | undef
   const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
   const [before = "", ...others] = code.split(declaration);
   if (!others.length) return undefined;
-  const [isDirect, isDefault] = /^export (default )?(?:(?:const|let|var) )?$/m.exec(before) ?? [];
-  const plain = withoutComments(code);
-  const alias = isDefault ? "default" : isDirect ? name : aliasOf(name, plain);
-  if (!alias) return undefined;
-  const declared = plain.match(declarationOf(name)) ?? [];
-  if (others.length > 1 || (!isDirect && declared.length !== 1)) {
+  const [isOutside, isDirect, isDefault, list = ""] = DECLARATION.exec(before) ?? [];
+  const alias = isDefault ? "default" : isDirect ? name : aliasOf(name, withoutComments(code));
+  if (isOutside === undefined || !alias || !isBalanced(list)) return undefined;
+  if (others.length > 1) {
     const fix = "give it a name of its own, or move it to a module";
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
   }
@@ -1971,10 +1969,14 @@ function exportOfMain(call: Callable, url: string, code: string): string | undef
   );
 }
 
-/** What declares a name: Bun makes one statement of several. */
-function declarationOf(name: string): RegExp {
-  const whole = `${name.replaceAll("$", "\\$")}(?![\\p{ID_Continue}$])`;
-  return new RegExp(`\\b(?:function|class|const|let|var)\\b[\\s*]*${whole}|,\\s*${whole} = `, "gu");
+/** What stands before a declaration at the top of a script, as runtimes print it: Bun makes one list of several. */
+const DECLARATION =
+  /(?:^|\n(?:\/\*[^\n]*\*\/ )?|\b(export ))(default )?(?:(?:const|let|var) ((?:(?!\n\w).)*, )?)?$/s;
+
+/** Whether all brackets in a piece of code are closed. */
+function isBalanced(code: string): boolean {
+  const bare = code.replace(/(["'`]).*?\1/gs, "");
+  return bare.replace(/[^([{]/g, "").length === bare.replace(/[^)\]}]/g, "").length;
 }
 
 /** By which name a script exports what it declares elsewhere. */
