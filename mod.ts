@@ -87,14 +87,6 @@ export type Inputs<A extends readonly unknown[]> = { [K in keyof A]: Input<A[K]>
 // deno-lint-ignore no-explicit-any
 export type Constructor = new (...args: any) => any;
 
-/** What a class may be constructed with; of the overloads of its constructor, the last three count. */
-export type Construction<C> = C extends {
-  new (...args: infer A): unknown;
-  new (...args: infer B): unknown;
-  new (...args: infer D): unknown;
-} ? A | B | D
-  : never;
-
 /** What a class constructs; for a URL, anything. */
 // deno-lint-ignore no-explicit-any
 export type Constructed<C> = C extends Constructor ? InstanceType<C> : any;
@@ -118,10 +110,10 @@ export function defer<A extends readonly unknown[], R>(
   call: (...args: A) => R,
   ...args: Inputs<A>
 ): Deferred<Awaited<R>>;
-/** Defers a construction, or a call of the function that a URL names. */
+/** Defers a construction (of several signatures, the last counts), or a call of the function that a URL names. */
 export function defer<C extends Constructor | URL>(
   call: C,
-  ...args: C extends Constructor ? Inputs<Construction<C>> : unknown[]
+  ...args: C extends Constructor ? Inputs<ConstructorParameters<C>> : unknown[]
 ): Deferred<Constructed<C>>;
 /** Defers plain data. */
 export function defer<T>(
@@ -173,7 +165,7 @@ const COMMAND = "forrest#command";
  */
 export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
   const [steps, functions] = build(task);
-  for (const { call, put } of functions) put(globalName(call) ?? call);
+  for (const { into, key } of functions) into[key] = globalName(into[key]) ?? into[key];
   return await runSteps(steps) as T;
 }
 
@@ -331,7 +323,8 @@ export class TaskList<T = unknown> {
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
-    await Promise.all(functions.map(async ({ call, put }) => put(await refer(call))));
+    const name = async ({ into, key }: Place) => into[key] = await refer(into[key]);
+    await Promise.all(functions.map(name));
     const text = files.formatTask({ steps, ...stored });
     const isNew = options.id === undefined; // as nobody else makes the same
     const scheduled = await new Promise<boolean>((done) => {
@@ -712,9 +705,9 @@ function checkPermissions(permissions: string[], areAll: boolean): void {
     const why = "only Deno has `permissions`, and a program that is compiled those of its own";
     throw new TypeError(`Cannot limit what tasks may do: ${why}`);
   }
+  if (!deno || !areAll) return;
   const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"];
-  const isMissing = (name: string) => deno?.permissions.querySync({ name }).state !== "granted";
-  const missing = deno && areAll && kinds.find(isMissing);
+  const missing = kinds.find((name) => deno.permissions.querySync({ name }).state !== "granted");
   if (!missing) return;
   const why = `as this program lacks \`--allow-${missing}\``;
   const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
@@ -1884,11 +1877,12 @@ interface Module {
 const modules = new Map<string, Promise<Module>>();
 
 async function lookInto(url: string): Promise<Module> {
-  const isPackage = url.includes("/node_modules/"); // where nobody schedules from the inside
+  const isMain = url === mainModule();
+  const isPackage = !isMain && url.includes("/node_modules/"); // where nobody schedules from the inside
   const code = isPackage ? "" : codeOf(url);
   const imports = importsIn(withoutComments(code)).map((specifier) => resolve(specifier, url));
   const functions = new Map<unknown, string>();
-  const exports = url === mainModule() ? {} : await exportsOf(url); // which cannot be imported while it runs
+  const exports = isMain ? {} : await exportsOf(url); // which cannot be imported while it runs
   for (const [name, value] of Object.entries(exports)) functions.set(value, `${url}#${name}`);
   return { functions, imports, code };
 }
@@ -2060,7 +2054,7 @@ function describe({ step: { call, args }, path }: Part, depth = 4): string {
     const part = partOf(value);
     if (part) return depth ? describe(part, depth - 1) : "…";
     if (typeof value === "function") return value.name || "(anonymous)";
-    if (typeof value === "string" || value instanceof URL) return JSON.stringify(value);
+    if (typeof value === "string") return JSON.stringify(value);
     if (typeof value === "object" && value) return Array.isArray(value) ? "[…]" : "{…}";
     return String(value);
   };
@@ -2070,44 +2064,39 @@ function describe({ step: { call, args }, path }: Part, depth = 4): string {
   return `${whole}${pathText(path)}`;
 }
 
-/** A function in the steps of a task, and what puts its name in its place. */
-type Place = { call: Callable; put: (name: unknown) => void };
+/** Where a function stands in the steps of a task, until its name is put there. */
+// deno-lint-ignore no-explicit-any
+type Place = { into: any; key: "call" | "$function" };
 
-/** The steps of a task in the order in which they were made, and the functions in them. */
+/** The steps of a task in the order in which they were made, and the places of the functions in them. */
 function build(task: unknown): [Step[], Place[]] {
   const end = partOf(task) ?? { step: newStep(undefined, [task]), path: [] };
-  const found = new Set([end.step]);
+  const found = new Map<Recorded, Step>([[end.step, {}]]);
   const links: { $step: number; path: Path }[] = [];
   const functions: Place[] = [];
   const link = ({ step, path }: Part) => {
-    found.add(step);
+    if (!found.has(step)) found.set(step, {});
     return links[links.push({ $step: step.order, path }) - 1];
   };
   const leaf = (call: Callable) => {
     const part = partOf(call);
     if (part) return link(part);
-    const stored: { $function?: unknown } = {};
-    functions.push({ call, put: (name) => stored.$function = name });
-    return stored;
+    const into = { $function: call };
+    functions.push({ into, key: "$function" });
+    return into;
   };
-  const made: [order: number, step: Step][] = [];
-  for (const { order, call, args } of found) { // which also visits what is added meanwhile
-    const part = partOf(call);
-    const step: Step = call === undefined ? { value: encode(args[0], "value", leaf) } : {
-      call: part ? link(part) : call,
-      args: args.map((item, index) => encode(item, `args[${index}]`, leaf)),
-    };
-    if (typeof call === "function" && !part) {
-      functions.push({
-        call: call as Callable,
-        put: (name) => step.call = name,
-      });
+  for (const [{ call, args }, into] of found) { // which also visits what is added meanwhile
+    if (call === undefined) into.value = encode(args[0], "value", leaf);
+    else {
+      const part = partOf(call);
+      into.call = part ? link(part) : call;
+      into.args = args.map((item, index) => encode(item, `args[${index}]`, leaf));
     }
-    made.push([order, step]);
+    if (typeof into.call === "function") functions.push({ into, key: "call" });
   }
-  made.sort(([a], [b]) => a - b);
-  const index = new Map(made.map(([order], index) => [order, index]));
+  const steps = [...found].sort(([a], [b]) => a.order - b.order);
+  const index = new Map(steps.map(([{ order }], index) => [order, index]));
   const result = end.path.length ? [{ value: link(end) }] : [];
   for (const link of links) link.$step = index.get(link.$step)!;
-  return [[...made.map(([, step]) => step), ...result], functions];
+  return [[...steps.map(([, step]) => step), ...result], functions];
 }
