@@ -326,9 +326,8 @@ export class TaskList<T = unknown> {
     const name = async ({ into, key }: Place) => into[key] = await refer(into[key]);
     await Promise.all(functions.map(name));
     const text = files.formatTask({ steps, ...stored });
-    const isNew = options.id === undefined; // as nobody else makes the same
     const scheduled = await new Promise<boolean>((done) => {
-      this.#queue.push({ id, text, isNew, done });
+      this.#queue.push({ id, text, isNew: options.id === undefined, done });
       this.#writing ??= this.#write();
     });
     const { logFile } = this.#options;
@@ -518,10 +517,8 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   const session = options.session && fileUrl(`${options.session}`);
   const text = files.readText(file);
   const steps = () => stepsOf(text, file);
-  if (options.raise) {
-    const { id, state } = locate(file);
-    return { id, state, returnValue: await runSteps(steps(), session) };
-  }
+  const { id, state } = locate(file);
+  if (options.raise) return { id, state, returnValue: await runSteps(steps(), session) };
   const written = files.withResult(text, resultOf(await tell(steps, session)));
   if (options.output) files.writeText(options.output, written);
   return toTask(written, file);
@@ -529,10 +526,8 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
 
 /** The absolute path that a path, or a file URL, stands for. */
 function fullPath(path: string | URL): string {
-  if (!`${path ?? ""}`) {
-    throw new TypeError(`Cannot use \`${path}\` as a path: it must have a name`);
-  }
-  const name = `${path}`.startsWith("file:") ? pathOf(`${path}`) : `${path}`;
+  const name = pathOf(`${path ?? ""}`);
+  if (!name) throw new TypeError(`Cannot use \`${path}\` as a path: it must have a name`);
   return nodeProcess().getBuiltinModule("node:path").resolve(name);
 }
 
@@ -1825,11 +1820,10 @@ async function findName(call: Callable, stack: string): Promise<Name> {
   if (name) return name;
   const source = Function.prototype.toString.call(call);
   if (attempt(() => compile(source))) return { source };
+  const shown = call.name || "(anonymous)";
+  const why = "its text cannot stand alone (it is native, bound, or a method)";
   const fix = "wrap it in an arrow function or export it from a module";
-  throw new TypeError(
-    `Cannot schedule the function \`${call.name || "(anonymous)"}\`, as its text cannot stand ` +
-      `alone (it is native, bound, or a method): ${fix}`,
-  );
+  throw new TypeError(`Cannot schedule the function \`${shown}\`, as ${why}: ${fix}`);
 }
 
 /** The name of a function that is global, or that a global object has, unless that means another by now. */
@@ -1958,9 +1952,8 @@ function exportOfMain(call: Callable, url: string, code: string): string | undef
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
   }
   if (GUARDS.test(code)) return `${url}#${alias}`;
-  throw new TypeError(
-    `Cannot run \`${name}\` in another process, which would start \`${url}\` again: ${GUARD}`,
-  );
+  const why = `which would start \`${url}\` again`;
+  throw new TypeError(`Cannot run \`${name}\` in another process, ${why}: ${GUARD}`);
 }
 
 /** What stands before a declaration at the top of a script, as runtimes print it: Bun makes one list of several. */
@@ -1976,9 +1969,7 @@ function isBalanced(code: string): boolean {
 /** By which name a script exports what it declares elsewhere. */
 function aliasOf(name: string, code: string): string | undefined {
   const statements = code.matchAll(/^\s*export\s*(?:default\s+([^\s;{]+)|\{([^}]*)\})\s*(?:;|$)/gm);
-  const items = [...statements].flatMap(([, only, list]) =>
-    list?.split(",") ?? `${only} as default`
-  );
+  const items = [...statements].flatMap(([, only, list = `${only} as default`]) => list.split(","));
   const pairs = items.map((item) => item.trim().split(/\s+as\s+/));
   const [, alias = name] = pairs.find(([local]) => local === name) ?? [name, ""];
   return alias.replace(/^["']|["']$/g, "");
@@ -2024,10 +2015,9 @@ const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 const DENO = Symbol.for("Deno.customInspect");
 
 const refuse = (use: string) => (): never => {
+  const why = "as it is not there before its task runs";
   const fix = "pass it to `defer(fn, value)` and do that in `fn`";
-  throw new TypeError(
-    `Cannot ${use} a deferred value, as it is not there before its task runs: ${fix}`,
-  );
+  throw new TypeError(`Cannot ${use} a deferred value, ${why}: ${fix}`);
 };
 
 const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
@@ -2054,9 +2044,8 @@ function describe({ step: { call, args }, path }: Part, depth = 4): string {
     const part = partOf(value);
     if (part) return depth ? describe(part, depth - 1) : "…";
     if (typeof value === "function") return value.name || "(anonymous)";
-    if (typeof value === "string") return JSON.stringify(value);
     if (typeof value === "object" && value) return Array.isArray(value) ? "[…]" : "{…}";
-    return String(value);
+    return typeof value === "string" ? JSON.stringify(value) : String(value);
   };
   const list = args.map(shown).join(", ");
   const method = partOf(call) && `${shown(call)}(${list})`;
