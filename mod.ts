@@ -1942,12 +1942,13 @@ function exportOfMain(call: Callable, url: string, code: string): string | undef
   const text = unescaped(Function.prototype.toString.call(call));
   const hasName = /^(?:async\s+)?(?:function|class)\b[\s*]*[\p{ID_Start}$_]/u.test(text);
   const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
-  const [before = "", ...others] = code.split(declaration);
-  if (!others.length) return undefined;
-  const [isOutside, isDirect, isDefault, list = ""] = DECLARATION.exec(before) ?? [];
+  const sites = code.split(declaration).slice(0, -1); // what stands before each
+  const outside = sites.map((before) => DECLARATION.exec(before)).find((found) => found);
+  if (!outside) return undefined;
+  const [, isDirect, isDefault, list = ""] = outside;
   const alias = isDefault ? "default" : isDirect ? name : aliasOf(name, withoutComments(code));
-  if (isOutside === undefined || !alias || !isBalanced(list)) return undefined;
-  if (others.length > 1) {
+  if (!alias || !isBalanced(list)) return undefined;
+  if (sites.length > 1) {
     const fix = "give it a name of its own, or move it to a module";
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
   }
