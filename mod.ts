@@ -28,7 +28,8 @@ import { cwd, decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText }
 import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
-import type { Callable, CommandOptions, Path, Step, Stream, Told } from "./runner.ts";
+import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
+import type { Step, Stream, Told } from "./runner.ts";
 
 export { decode, encode, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -86,14 +87,6 @@ export type Inputs<A extends readonly unknown[]> = { [K in keyof A]: Input<A[K]>
 // deno-lint-ignore no-explicit-any
 export type Constructor = new (...args: any) => any;
 
-/** What a class may be constructed with; of the overloads of its constructor, the last three count. */
-export type Construction<C> = C extends {
-  new (...args: infer A): unknown;
-  new (...args: infer B): unknown;
-  new (...args: infer D): unknown;
-} ? A | B | D
-  : never;
-
 /** What a class constructs; for a URL, anything. */
 // deno-lint-ignore no-explicit-any
 export type Constructed<C> = C extends Constructor ? InstanceType<C> : any;
@@ -117,10 +110,10 @@ export function defer<A extends readonly unknown[], R>(
   call: (...args: A) => R,
   ...args: Inputs<A>
 ): Deferred<Awaited<R>>;
-/** Defers a construction, or a call of the function that a URL names. */
+/** Defers a construction (of several signatures, the last counts), or a call of the function that a URL names. */
 export function defer<C extends Constructor | URL>(
   call: C,
-  ...args: C extends Constructor ? Inputs<Construction<C>> : unknown[]
+  ...args: C extends Constructor ? Inputs<ConstructorParameters<C>> : unknown[]
 ): Deferred<Constructed<C>>;
 /** Defers plain data. */
 export function defer<T>(
@@ -128,8 +121,9 @@ export function defer<T>(
 ): Deferred<T extends Marked<infer V> ? V : T>;
 export function defer(call: unknown, ...args: unknown[]): unknown {
   if (partOf(call) && !args.length) return call;
-  const isCall = typeof call === "function" || (call instanceof URL && call.hash);
-  return deferred(isCall ? newStep(partOf(call) ?? call, args) : newStep(undefined, [call]));
+  if (typeof call === "function") return deferred(newStep(call, args));
+  const name = call instanceof URL && call.hash ? call.href : undefined;
+  return deferred(name ? newStep(name, args) : newStep(undefined, [call]));
 }
 
 /**
@@ -171,7 +165,7 @@ const COMMAND = "forrest#command";
  */
 export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
   const [steps, functions] = build(task);
-  for (const { into, key, call } of functions) into[key] = globalName(call) ?? call;
+  for (const { into, key } of functions) into[key] = globalName(into[key]) ?? into[key];
   return await runSteps(steps) as T;
 }
 
@@ -295,25 +289,14 @@ export class TaskList<T = unknown> {
     this.directory = fullPath(directory);
     this.#options = options;
     const { existOk, preClean = true, noScheduleIfExist = false } = options;
-    const present = files.exists(this.directory);
-    if (present && !existOk && !noScheduleIfExist) {
+    const isThere = files.exists(this.directory);
+    this.#skip = isThere && noScheduleIfExist;
+    if (isThere && !existOk && !noScheduleIfExist) {
       const fix = "take it as it is with `existOk: true, preClean: false`, or another name";
-      throw new Error(
-        `Cannot make the task list \`${this.directory}\`, as it exists already: ${fix}`,
-      );
+      throw new Error(`Cannot make the task list \`${this.directory}\`, as it exists: ${fix}`);
     }
-    this.#skip = present && noScheduleIfExist;
     files.makeFolders(this.directory);
-    if (!present || this.#skip || !preClean) return;
-    this.recover();
-    const { running } = this.count();
-    if (running) {
-      const fix = "wait for it, or take the list as it is with `preClean: false`";
-      throw new Error(
-        `Cannot remove the tasks of \`${this.directory}\`, as ${running} run: ${fix}`,
-      );
-    }
-    this.clean();
+    if (isThere && preClean && !this.#skip) this.clean();
   }
 
   /**
@@ -338,21 +321,18 @@ export class TaskList<T = unknown> {
     const { metadata, id = files.newId() } = options;
     files.checkId(id);
     if (this.#skip) return { id, scheduled: false };
-    if (task instanceof Promise) throw new TypeError(`Cannot schedule a Promise: ${FORGOTTEN}`);
     const [steps, functions] = build(task);
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
-    const name = async ({ into, key, call }: Place) => into[key] = await refer(call);
+    const name = async ({ into, key }: Place) => into[key] = await refer(into[key]);
     await Promise.all(functions.map(name));
     const text = files.formatTask({ steps, ...stored });
-    const isNew = options.id === undefined; // as nobody else makes the same
     const scheduled = await new Promise<boolean>((done) => {
-      this.#queue.push({ id, text, isNew, done });
+      this.#queue.push({ id, text, isNew: options.id === undefined, done });
       this.#writing ??= this.#write();
     });
     const { logFile } = this.#options;
-    try {
-      if (scheduled && logFile) files.log(logFile, id, "is scheduled");
-    } catch { /* the task is there: a run will say that it cannot write its log */ }
+    // if that cannot be written, a run will say so: the task is there
+    if (scheduled && logFile) attempt(() => files.log(logFile, id, "is scheduled"));
     return { id, scheduled };
   }
 
@@ -436,14 +416,11 @@ export class TaskList<T = unknown> {
   async retry(which?: string[] | ((task: Task<T>) => boolean)): Promise<number> {
     await Promise.allSettled(this.#pending);
     const ids = Array.isArray(which) ? new Set(which) : undefined;
-    const isWanted = (path: string, id: string) =>
-      typeof which === "function"
-        ? files.exists(path) && which(readTask<T>(path))
-        : ids?.has(id) ?? true;
     let moved = 0;
     for (const path of this.paths("fail")) {
       const { id } = locate(path);
-      if (isWanted(path, id) && files.retry(this.directory, id)) moved++;
+      const isWanted = typeof which === "function" ? which(readTask<T>(path)) : !ids || ids.has(id);
+      if (isWanted && files.retry(this.directory, id)) moved++;
     }
     if (moved) await files.syncFolder(`${this.directory}/todo`);
     return moved;
@@ -468,6 +445,11 @@ export class TaskList<T = unknown> {
     const isAny = Object.values(which).includes(true);
     const chosen = removable.filter((state) => which[state] ?? !isAny);
     if (chosen.includes("todo")) this.recover();
+    const { running } = this.count();
+    if (running && chosen.includes("todo")) {
+      const fix = "wait for it, or take the list as it is with `preClean: false`";
+      throw new Error(`Cannot remove tasks of \`${this.directory}\`, as ${running} run: ${fix}`);
+    }
     for (const state of chosen) files.removeTasks(this.directory, state);
   }
 
@@ -485,29 +467,28 @@ export class TaskList<T = unknown> {
   }
 }
 
-const FORGOTTEN = "defer the call, as in `defer(fn, value)`, or await it";
-
 /** Reads the task file at `path`; if that cannot be read, the error of the task says so. */
 export function readTask<T = unknown>(path: string): Task<T> {
-  const { id, state } = locate(path);
   try {
-    return toTask(files.readText(path), id, state) as Task<T>;
+    return toTask(files.readText(path), path) as Task<T>;
   } catch (cause) {
+    const { id, state } = locate(path);
     return { id, state, errorValue: new Error(`Cannot read the task \`${path}\``, { cause }) };
   }
 }
 
-function toTask(text: string, id: string, state: State): Task {
+function toTask(text: string, path: string): Task {
   const task = files.parseTask(text);
   if (!task) throw new SyntaxError("It is no object in JSON");
   for (const key of ["metadata", "returnValue", "errorValue"]) {
     if (key in task) task[key] = decode(task[key]);
   }
+  const { id, state } = locate(path);
   return { ...task, id, state };
 }
 
 /** The options of {@linkcode exec}. */
-export interface ExecOptions {
+export interface ExecOptions extends Pick<RunOptions, "session"> {
   /**
    * Throw what the task throws.
    *
@@ -516,8 +497,6 @@ export interface ExecOptions {
   raise?: boolean | undefined;
   /** Where to write the task with its outcome. */
   output?: string | undefined;
-  /** A module whose exports are in scope for functions that are stored as their text. */
-  session?: string | URL | undefined;
 }
 
 /**
@@ -536,21 +515,19 @@ export interface ExecOptions {
 export async function exec(path: string | URL, options: ExecOptions = {}): Promise<Task> {
   const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
-  const { id, state } = locate(file);
   const text = files.readText(file);
   const steps = () => stepsOf(text, file);
+  const { id, state } = locate(file);
   if (options.raise) return { id, state, returnValue: await runSteps(steps(), session) };
   const written = files.withResult(text, resultOf(await tell(steps, session)));
   if (options.output) files.writeText(options.output, written);
-  return toTask(written, id, state);
+  return toTask(written, file);
 }
 
 /** The absolute path that a path, or a file URL, stands for. */
 function fullPath(path: string | URL): string {
-  if ((typeof path !== "string" && !(path instanceof URL)) || `${path}` === "") {
-    throw new TypeError(`Cannot use \`${path}\` as a path: it must have a name`);
-  }
-  const name = `${path}`.startsWith("file:") ? pathOf(`${path}`) : `${path}`;
+  const name = pathOf(`${path ?? ""}`);
+  if (!name) throw new TypeError(`Cannot use \`${path}\` as a path: it must have a name`);
   return nodeProcess().getBuiltinModule("node:path").resolve(name);
 }
 
@@ -634,34 +611,15 @@ export interface RunOptions {
   onOutput?: ((text: string, stream: Stream, id: string) => void) | undefined;
 }
 
-/** The options of `map`. */
-export interface MapOptions {
-  /**
-   * How many processes; 0 calls the function in this one.
-   *
-   * @default {navigator.hardwareConcurrency}
-   */
-  processes?: number | undefined;
-  /**
-   * Calls that one process holds at once, for those that wait.
-   *
-   * @default {1}
-   */
-  concurrency?: number | undefined;
+/** The options of `map`; with 0 processes, it calls the function in this one. */
+export interface MapOptions
+  extends Pick<RunOptions, "processes" | "concurrency" | "session" | "permissions"> {
   /**
    * Give the results in the order of the items, not as they finish.
    *
    * @default {true}
    */
   ordered?: boolean | undefined;
-  /** A module whose exports are in scope for a function that is stored as its text. */
-  session?: string | URL | undefined;
-  /**
-   * Deno's permissions for calls, such as `["--allow-net"]`; Bun has none.
-   *
-   * @default {["--allow-all"]}
-   */
-  permissions?: string[] | undefined;
 }
 
 /** What a run or a `map` does if it is told nothing. */
@@ -677,59 +635,59 @@ const DEFAULTS = {
   maxCrashes: 3,
   permissions: ["--allow-all"],
 };
-const RARE = ["session", "ids", "onOutput", "signal", "mayStart"] as const; // which have no default
+/** The least that numbers may be, if that is not 0. */
+const LEAST = { processes: 1, autokill: 0.001, tasksPerProcess: 1, concurrency: 1, maxCrashes: 1 };
+const RUN_OPTIONS = [...Object.keys(DEFAULTS), "session", "ids", "onOutput", "signal", "mayStart"];
 const LIST_OPTIONS = "existOk preClean postClean noScheduleIfExist retryFailed logFile".split(" ");
 const MAP_OPTIONS = "processes concurrency ordered session permissions".split(" ");
 
-type Rare = Pick<RunOptions, typeof RARE[number]>;
-type Options = typeof DEFAULTS & Omit<Rare, "session"> & { session?: string }; // the URL of the module
+type Defaults = typeof DEFAULTS;
+/** The options of a run with their defaults, and with the URL of the session module. */
+type Options = Defaults & Omit<RunOptions, keyof Defaults | "session"> & { session?: string };
 
 /** Throws if one of the options is none. */
 function checkNames(options: object, known: readonly string[], whose = ""): void {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const [unknown] = given.find(([name]) => !known.includes(name)) ?? [];
-  if (unknown) throw new TypeError(`There is no option \`${unknown}\`${whose}`);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || known.includes(name)) continue;
+    throw new TypeError(`There is no option \`${name}\`${whose}`);
+  }
+}
+
+/** Throws if an option is not what it has to be. */
+function expect(isMet: boolean, name: string, wanted: string, value: unknown): void {
+  if (isMet) return;
+  throw new RangeError(`Expected \`${name}\` to be ${wanted}, got \`${value}\` (${typeof value})`);
 }
 
 /** The options with their defaults; throws if one is out of range. */
 function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
-  checkNames(options, [...Object.keys(DEFAULTS), ...RARE]);
-  const { session, ...others } = options;
-  const given = Object.entries(others).filter(([, value]) => value !== undefined);
+  checkNames(options, RUN_OPTIONS);
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
   const checked: Options = {
     ...DEFAULTS,
     processes: navigator.hardwareConcurrency,
     tasksPerProcess: (options.concurrency ?? 1) > 1 ? Infinity : 1,
     ...Object.fromEntries(given),
-    ...(session ? { session: fileUrl(`${session}`) } : {}),
   };
-  if (checked.signal && !(checked.signal instanceof AbortSignal)) {
-    throw new TypeError("Expected `signal` to be an AbortSignal");
+  const { permissions, ids = [], signal, session } = checked;
+  if (session) checked.session = fileUrl(`${session}`);
+  const least: Record<string, number> = { ...LEAST, processes: fewestProcesses };
+  for (const [name, usual] of Object.entries(DEFAULTS)) {
+    if (typeof usual === "number") checkNumber(name, checked[name as "retries"], least[name] ?? 0);
   }
-  for (const name of ["permissions", "ids"] as const) {
-    if (checked[name] === undefined || Array.isArray(checked[name])) continue;
-    throw new TypeError(`Expected \`${name}\` to be an array`);
-  }
-  checkNumber("processes", checked.processes, fewestProcesses);
-  for (const name of ["tasksPerProcess", "concurrency", "maxCrashes"] as const) {
-    checkNumber(name, checked[name], 1);
-  }
-  for (const name of ["retries", "maxFailures"] as const) checkNumber(name, checked[name], 0);
-  for (const name of ["autokill", "retryDelay"] as const) checkNumber(name, checked[name]);
-  checkPermissions(checked.permissions, checked.processes > 0 && !options.permissions);
+  expect(Array.isArray(permissions), "permissions", "an array", permissions);
+  expect(Array.isArray(ids), "ids", "an array", ids);
+  expect(!signal || signal instanceof AbortSignal, "signal", "an AbortSignal", signal);
+  checkPermissions(permissions, checked.processes > 0 && !options.permissions);
   return checked;
 }
 
-/** Throws if an option is no number from `least` up; without that, it is seconds, of which some are needed. */
-function checkNumber(name: string, value: unknown, least?: number): void {
-  const isSeconds = least === undefined;
-  const isEnough = name === "autokill" ? Number(value) > 0 : Number(value) >= (least ?? 0);
+/** Throws if an option is no number from `least` up. */
+function checkNumber(name: string, value: unknown, least: number): void {
+  const isSeconds = name === "autokill" || name === "retryDelay";
   const isWhole = isSeconds || value === Infinity || Number.isInteger(value);
-  if (typeof value === "number" && isEnough && isWhole) return;
-  const range = name === "autokill" ? "above 0" : `from ${least ?? 0} up`;
-  const found = `\`${value}\`${typeof value === "number" ? "" : ` (${typeof value})`}`;
-  const kind = `a ${isSeconds ? "" : "whole "}number ${range}`;
-  throw new RangeError(`Expected \`${name}\` to be ${kind}, got ${found}`);
+  const isMet = typeof value === "number" && value >= least && isWhole;
+  expect(isMet, name, `a ${isSeconds ? "" : "whole "}number from ${least} up`, value);
 }
 
 /** Whether processes with these permissions may do everything. */
@@ -739,19 +697,16 @@ const isUnlimited = (permissions: string[]): boolean =>
 /** Throws if tasks cannot have these permissions; `areAll` says that nobody has asked for a limit. */
 function checkPermissions(permissions: string[], areAll: boolean): void {
   if ((!deno || isCompiled) && !isUnlimited(permissions)) {
-    const why = deno
-      ? "a compiled program runs with those of its own"
-      : "only Deno has `permissions`";
+    const why = "only Deno has `permissions`, and a program that is compiled those of its own";
     throw new TypeError(`Cannot limit what tasks may do: ${why}`);
   }
+  if (!deno || !areAll) return;
   const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"];
-  const isMissing = (name: string) => deno?.permissions.querySync({ name }).state !== "granted";
-  const missing = deno && areAll && kinds.find(isMissing);
+  const missing = kinds.find((name) => deno.permissions.querySync({ name }).state !== "granted");
   if (!missing) return;
+  const why = `as this program lacks \`--allow-${missing}\``;
   const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
-  throw new TypeError(
-    `Cannot give tasks all permissions, as this program lacks \`--allow-${missing}\`: ${fix}`,
-  );
+  throw new TypeError(`Cannot give tasks all permissions, ${why}: ${fix}`);
 }
 
 // -------------------------------------------------------------------------------------------- map
@@ -1841,55 +1796,45 @@ function environment(name: string): string {
 /** How a task file names a function: the name of a global, `MODULE#EXPORT`, or its text. */
 type Name = string | { source: string };
 
-const known = new WeakMap<Callable, Promise<Name>>();
-const stacks = new WeakMap<Callable, string>(); // of where each function was first seen
+/** Of functions: the stack where each was first seen, and its name, as soon as somebody asks for it. */
+const seen = new WeakMap<object, { stack: string; name?: Promise<Name> }>();
 
 /** Notes from where a function is known, if it is seen for the first time: a stack takes 20 µs. */
-function see(call: Callable): void {
-  if (stacks.has(call)) return;
+function see(call: unknown): void {
+  if (typeof call !== "function" || seen.has(call) || partOf(call)) return;
   const { stackTraceLimit, prepareStackTrace } = Error;
   Object.assign(Error, { stackTraceLimit: 100, prepareStackTrace: undefined }); // whatever the program wants
-  stacks.set(call, new Error().stack ?? "");
+  seen.set(call, { stack: new Error().stack ?? "" });
   Object.assign(Error, { stackTraceLimit, prepareStackTrace });
 }
 
 /** Says how a runner finds a function. */
 function refer(call: Callable): Promise<Name> {
   see(call);
-  if (!known.has(call)) known.set(call, findName(call, stacks.get(call)!));
-  return known.get(call)!;
+  const known = seen.get(call)!;
+  return known.name ??= findName(call, known.stack);
 }
 
 async function findName(call: Callable, stack: string): Promise<Name> {
-  const name = globalName(call) ?? await findExport(call, modulesOn(stack)) ??
-    globalName(call, ["Buffer", "Response", "Deno", "Bun"]); // which are loaded when they are first read
+  const name = globalName(call) ?? await findExport(call, modulesOn(stack));
   if (name) return name;
   const source = Function.prototype.toString.call(call);
-  try {
-    compile(source);
-  } catch {
-    const fix = "wrap it in an arrow function or export it from a module";
-    throw new TypeError(
-      `Cannot schedule the function \`${call.name || "(anonymous)"}\`, as its text cannot stand ` +
-        `alone (it is native, bound, or a method): ${fix}`,
-    );
-  }
-  return { source };
+  if (attempt(() => compile(source))) return { source };
+  const shown = call.name || "(anonymous)";
+  const why = "its text cannot stand alone (it is native, bound, or a method)";
+  const fix = "wrap it in an arrow function or export it from a module";
+  throw new TypeError(`Cannot schedule the function \`${shown}\`, as ${why}: ${fix}`);
 }
 
 /** The name of a function that is global, or that a global object has, unless that means another by now. */
-function globalName(call: Callable, owners?: string[]): string | undefined {
+function globalName(call: Callable): string | undefined {
   const { name } = call;
-  const here = globalThis as unknown as Record<string, unknown>;
   const own = (object: unknown, key: string) =>
     Object.getOwnPropertyDescriptor(Object(object), key)?.value; // which calls no getter
-  if (name && Object.hasOwn(here, name) && here[name] === call) return name;
-  const isOwner = (owner: string) => {
-    const value = owners ? here[owner] : own(here, owner);
-    return value !== here && own(value, name) === call;
-  };
-  const owner = name && (owners ?? Object.getOwnPropertyNames(here)).find(isOwner);
-  return owner ? `${owner}.${name}` : undefined;
+  if (Object.hasOwn(globalThis, name) && (globalThis as Runtime)[name] === call) return name;
+  const names = Object.getOwnPropertyNames(globalThis);
+  const owner = names.find((owner) => own(own(globalThis, owner), name) === call);
+  return owner && `${owner}.${name}`;
 }
 
 const mainModule = (): string => deno ? deno.mainModule : fileUrl(bun!.main);
@@ -1908,66 +1853,55 @@ async function findExport(call: Callable, urls: string[]): Promise<string | unde
   const places = new Set(urls);
   for (const url of places) { // which also visits what is added meanwhile
     modules.set(url, modules.get(url) ?? lookInto(url));
-    const { functions, imports } = await modules.get(url)!;
-    const found = functions.get(call) ??
-      (url === mainModule() ? exportOfMain(call, url) : undefined);
+    const { functions, imports, code } = await modules.get(url)!;
+    const found = url === mainModule() ? exportOfMain(call, url, code) : functions.get(call);
     if (found) return found;
     for (const other of imports) if (!isOurs(other)) places.add(other);
   }
   return undefined;
 }
 
-/** What is known of a module: the names of the functions that it exports, and from where it imports. */
+/** What is known of a module. */
 interface Module {
-  functions: Map<unknown, string>;
+  functions: Map<unknown, string>; // the names of those that it exports
   imports: string[];
+  code: string;
 }
 
 const modules = new Map<string, Promise<Module>>();
 
 async function lookInto(url: string): Promise<Module> {
+  const isMain = url === mainModule();
+  const isPackage = !isMain && url.includes("/node_modules/"); // where nobody schedules from the inside
+  const code = isPackage ? "" : codeOf(url);
+  const imports = importsIn(withoutComments(code)).map((specifier) => resolve(specifier, url));
   const functions = new Map<unknown, string>();
-  const exports = url === mainModule() ? {} : await exportsOf(url); // which cannot be imported while it runs
-  for (const [name, value] of Object.entries(exports)) {
-    const isName = typeof value === "function" && name !== "module.exports"; // which only Deno knows
-    if (isName) functions.set(value, `${url}#${name}`);
-  }
-  const isPackage = url.includes("/node_modules/"); // where nobody schedules from the inside
-  const specifiers = isPackage ? [] : importsIn(withoutComments(codeOf(url) ?? textOf(url)));
-  return { functions, imports: specifiers.map((specifier) => resolve(specifier, url)) };
+  const exports = isMain ? {} : await exportsOf(url); // which cannot be imported while it runs
+  for (const [name, value] of Object.entries(exports)) functions.set(value, `${url}#${name}`);
+  return { functions, imports, code };
 }
 
 /** What a module exports that the program has loaded; nothing, if it is still being evaluated. */
 async function exportsOf(url: string): Promise<Record<string, unknown>> {
   let timer: Timer | undefined;
-  const late = new Promise<object>((resolve) => timer = setTimeout(() => resolve({}), 1000));
+  const late = new Promise<object>((resolve) => timer = setTimeout(resolve, 1000, {}));
   const exports = await Promise.race([import(url), late]).catch(() => ({}));
   clearTimeout(timer);
   return exports;
 }
 
-function textOf(url: string): string {
-  try {
-    return url.startsWith("file:") ? files.readText(pathOf(url)) : "";
-  } catch {
-    return ""; // it is gone, or is no file
-  }
-}
-
-/** A module as the runtime runs it: without types, and without imports of types; undefined if nobody knows. */
-function codeOf(url: string): string | undefined {
+/** A module as the runtime runs it: without types, and without imports of types; as it is written, if nobody knows. */
+function codeOf(url: string): string {
+  const text = url.startsWith("file:") ? files.readable(pathOf(url)) : "";
   const loader = /\.[cm]?([jt]sx?)$/.exec(url)?.[1] ?? "ts";
   const options = { loader, target: "bun", inline: true, minify: { syntax: true } };
-  try {
-    if (bun) return unescaped(new bun.Transpiler(options).transformSync(textOf(url)));
-    if (loader.startsWith("js")) return textOf(url);
-    const { stripTypeScriptTypes } = nodeProcess().getBuiltinModule("node:module") as unknown as {
-      stripTypeScriptTypes(text: string, options: { mode: string }): string;
-    };
-    return stripTypeScriptTypes(textOf(url), { mode: "transform" });
-  } catch {
-    return undefined;
-  }
+  const transform = () => {
+    if (bun) return unescaped(new bun.Transpiler(options).transformSync(text));
+    if (loader.startsWith("js")) return text;
+    const { stripTypeScriptTypes } = nodeProcess().getBuiltinModule("node:module") as Runtime;
+    return stripTypeScriptTypes(text, { mode: "transform" });
+  };
+  return attempt(transform, () => text);
 }
 
 /** A text as it was before Bun has written other than ASCII in other words. */
@@ -1991,62 +1925,55 @@ function importsIn(code: string): string[] {
 
 function resolve(specifier: string, base: string): string {
   if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
-  const ways = [
-    () => import.meta.resolve(specifier), // by an import map
-    () => nodeProcess().getBuiltinModule("node:module").createRequire(base).resolve(specifier),
-  ];
-  if (bun) ways.unshift(() => bun!.resolveSync(specifier, pathOf(new URL(".", base).href)));
-  for (const way of ways) {
-    try {
-      return fileUrl(way());
-    } catch { /* then in the next way */ }
-  }
-  return specifier;
+  const { createRequire } = nodeProcess().getBuiltinModule("node:module");
+  const found = bun
+    ? attempt(() => bun.resolveSync(specifier, pathOf(new URL(".", base).href)))
+    : attempt(() => import.meta.resolve(specifier)) ?? // by an import map
+      attempt(() => createRequire(base).resolve(specifier));
+  return found ? fileUrl(found) : specifier;
 }
 
-/** The name of a function that the main module exports: it is known by its name and its text. */
-function exportOfMain(call: Callable, url: string): string | undefined {
+/**
+ * The name of a function that the main module exports: that cannot be imported while it runs, so a function is
+ * known by its text, if that stands there once, and not inside of anything else.
+ */
+function exportOfMain(call: Callable, url: string, code: string): string | undefined {
   const { name } = call;
-  const code = codeOf(url);
   const text = unescaped(Function.prototype.toString.call(call));
   const hasName = /^(?:async\s+)?(?:function|class)\b[\s*]*[\p{ID_Start}$_]/u.test(text);
   const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
-  const before = ["", "default ", "const ", "let ", "var "];
-  const direct = before.find((words) => code?.includes(`export ${words}${declaration}`));
-  const plain = withoutComments(code ?? textOf(url));
-  const alias = direct === undefined
-    ? aliasOf(name, plain)
-    : direct === "default "
-    ? "default"
-    : name;
-  if (!alias || code?.includes(declaration) === false) return undefined; // another may have its name
-  const declared = plain.match(
-    new RegExp(`\\b(?:function|class|const|let|var)\\b[\\s*]*${named(name)}`, "gu"),
-  );
-  if (direct === undefined && (!code || declared?.length !== 1)) {
+  const sites = code.split(declaration).slice(0, -1); // what stands before each
+  const outside = sites.map((before) => DECLARATION.exec(before)).find((found) => found);
+  if (!outside) return undefined;
+  const [, isDirect, isDefault, list = ""] = outside;
+  const alias = isDefault ? "default" : isDirect ? name : aliasOf(name, withoutComments(code));
+  if (!alias || !isBalanced(list)) return undefined;
+  if (sites.length > 1) {
     const fix = "give it a name of its own, or move it to a module";
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
   }
-  if (GUARDS.test(textOf(url))) return `${url}#${alias}`;
-  throw new TypeError(
-    `Cannot run \`${name}\` in another process, which would start \`${url}\` again: ${GUARD}`,
-  );
+  if (GUARDS.test(code)) return `${url}#${alias}`;
+  const why = `which would start \`${url}\` again`;
+  throw new TypeError(`Cannot run \`${name}\` in another process, ${why}: ${GUARD}`);
 }
 
-/** What matches a name, and not the beginning of a longer one. */
-const named = (name: string): string => `${name.replaceAll("$", "\\$")}(?![\\p{ID_Continue}$])`;
+/** What stands before a declaration at the top of a script, as runtimes print it: Bun makes one list of several. */
+const DECLARATION =
+  /(?:^|\n(?:\/\*[^\n]*\*\/ )?|\b(export ))(default )?(?:(?:const|let|var) ((?:(?!\n\w).)*, )?)?$/s;
+
+/** Whether all brackets in a piece of code are closed. */
+function isBalanced(code: string): boolean {
+  const bare = code.replace(/(["'`]).*?\1/gs, "");
+  return bare.replace(/[^([{]/g, "").length === bare.replace(/[^)\]}]/g, "").length;
+}
 
 /** By which name a script exports what it declares elsewhere. */
 function aliasOf(name: string, code: string): string | undefined {
-  if (name && new RegExp(`^\\s*export\\s+default\\s+${named(name)}`, "mu").test(code)) {
-    return "default";
-  }
-  const lists = code.matchAll(/^\s*export\s*\{([^}]*)\}\s*(?:;|$)/gm);
-  for (const item of [...lists].flatMap(([, list = ""]) => list.split(","))) {
-    const [local, alias = local] = item.trim().split(/\s+as\s+/);
-    if (local && local === name) return alias?.replace(/^["']|["']$/g, "");
-  }
-  return undefined;
+  const statements = code.matchAll(/^\s*export\s*(?:default\s+([^\s;{]+)|\{([^}]*)\})\s*(?:;|$)/gm);
+  const items = [...statements].flatMap(([, only, list = `${only} as default`]) => list.split(","));
+  const pairs = items.map((item) => item.trim().split(/\s+as\s+/));
+  const [, alias = name] = pairs.find(([local]) => local === name) ?? [name, ""];
+  return alias.replace(/^["']|["']$/g, "");
 }
 
 /** The ways in which a script asks whether it is the program. */
@@ -2061,16 +1988,12 @@ type Recorded = { order: number; call: unknown; args: unknown[] };
 type Part = { step: Recorded; path: Path };
 
 /** What all copies of forrest in one process share. */
-const shared =
-  (globalThis as unknown as Record<symbol, { steps: number }>)[Symbol.for("forrest")] ??= {
-    steps: 0,
-  };
+const SHARED = Symbol.for("forrest");
+const shared: { steps: number } = (globalThis as Runtime)[SHARED] ??= { steps: 0 };
 
 /** Records a step. */
 function newStep(call: unknown, args: unknown[]): Recorded {
-  for (const item of [call, ...args]) {
-    if (typeof item === "function" && !partOf(item)) see(item as Callable);
-  }
+  for (const item of [call, ...args]) see(item);
   return { order: shared.steps++, call, args };
 }
 
@@ -2081,15 +2004,21 @@ function partOf(value: unknown): Part | undefined {
 
 /** A deferred value for what a step gives, or for a part of that. */
 function deferred(step: Recorded, path: Path = []): unknown {
-  const target = Object.assign(function () {}, { [MARK]: { step, path } }); // an arrow function has no `construct` trap
-  return new Proxy(Object.setPrototypeOf(target, printable), recorder);
+  const part = { step, path };
+  const show = () => describe(part);
+  // an arrow function has no `construct` trap
+  const target = Object.assign(function () {}, { [MARK]: part, [INSPECT]: show, [DENO]: show });
+  return new Proxy(target, recorder);
 }
 
+/** By these, `console.log` finds how to show a value. */
+const INSPECT = Symbol.for("nodejs.util.inspect.custom");
+const DENO = Symbol.for("Deno.customInspect");
+
 const refuse = (use: string) => (): never => {
+  const why = "as it is not there before its task runs";
   const fix = "pass it to `defer(fn, value)` and do that in `fn`";
-  throw new TypeError(
-    `Cannot ${use} a deferred value, as it is not there before its task runs: ${fix}`,
-  );
+  throw new TypeError(`Cannot ${use} a deferred value, ${why}: ${fix}`);
 };
 
 const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
@@ -2102,7 +2031,7 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
     const { step, path } = target[MARK];
     return deferred(step, [...path, /^(0|[1-9]\d{0,8})$/.test(key) ? Number(key) : key]);
   },
-  apply: (target, _owner, args) => deferred(newStep(target[MARK], args)),
+  apply: (target, _owner, args) => deferred(newStep(target, args)),
   construct: refuse("construct with"),
   set: refuse("assign to"),
   deleteProperty: refuse("delete from"),
@@ -2110,69 +2039,54 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
   has: refuse("look for a key in"),
 };
 
-/** Makes `console.log` show a deferred value as the call that it stands for. */
-const printable = Object.create(Function.prototype, {
-  [Symbol.for("Deno.customInspect")]: { value: show },
-  [Symbol.for("nodejs.util.inspect.custom")]: { value: show },
-});
-
-function show(this: { [MARK]: Part }): string {
-  return describe(this[MARK], 4);
-}
-
-function describe({ step: { call, args }, path }: Part, depth: number): string {
+/** The call that a part stands for. */
+function describe({ step: { call, args }, path }: Part, depth = 4): string {
   const shown = (value: unknown): string => {
-    const part = partOf(value) ??
-      (Object.hasOwn(Object(value), "step") ? value as Part : undefined);
+    const part = partOf(value);
     if (part) return depth ? describe(part, depth - 1) : "…";
     if (typeof value === "function") return value.name || "(anonymous)";
-    if (value instanceof URL) return JSON.stringify(value);
     if (typeof value === "object" && value) return Array.isArray(value) ? "[…]" : "{…}";
-    return JSON.stringify(value) ?? `${value}`;
+    return typeof value === "string" ? JSON.stringify(value) : String(value);
   };
-  const list = args.map(shown);
-  if (call !== undefined && Object.hasOwn(Object(call), "step")) {
-    return `${shown(call)}(${list.join(", ")})${pathText(path)}`;
-  }
-  return `defer(${[...(call === undefined ? [] : [shown(call)]), ...list].join(", ")})${
-    pathText(path)
-  }`;
+  const list = args.map(shown).join(", ");
+  const method = partOf(call) && `${shown(call)}(${list})`;
+  const whole = method ?? `defer(${call === undefined ? "" : `${shown(call)}, `}${list})`;
+  return `${whole}${pathText(path)}`;
 }
 
-/** A function in the steps of a task, and where its reference is to be put. */
-type Place = { into: Record<string, unknown>; key: string; call: Callable };
+/** Where a function stands in the steps of a task, until its name is put there. */
+// deno-lint-ignore no-explicit-any
+type Place = { into: any; key: "call" | "$function" };
 
-/** The steps of a task in the order in which they were made, and the functions in them. */
+/** The steps of a task in the order in which they were made, and the places of the functions in them. */
 function build(task: unknown): [Step[], Place[]] {
   const end = partOf(task) ?? { step: newStep(undefined, [task]), path: [] };
-  const stored = new Map<Recorded, Record<string, unknown>>([[end.step, {}]]);
-  const refs: { $step: number; path: Path }[] = [];
+  const found = new Map<Recorded, Step>([[end.step, {}]]);
+  const links: { $step: number; path: Path }[] = [];
   const functions: Place[] = [];
   const link = ({ step, path }: Part) => {
-    if (!stored.has(step)) stored.set(step, {});
-    return refs[refs.push({ $step: step.order, path }) - 1];
+    if (!found.has(step)) found.set(step, {});
+    return links[links.push({ $step: step.order, path }) - 1];
   };
   const leaf = (call: Callable) => {
     const part = partOf(call);
     if (part) return link(part);
-    const into = { $function: undefined };
-    functions.push({ into, key: "$function", call });
+    const into = { $function: call };
+    functions.push({ into, key: "$function" });
     return into;
   };
-  for (const [{ call, args }, into] of stored) { // which also visits what is added meanwhile
-    if (call === undefined) {
-      into["value"] = encode(args[0], "value", leaf);
-      continue;
+  for (const [{ call, args }, into] of found) { // which also visits what is added meanwhile
+    if (call === undefined) into.value = encode(args[0], "value", leaf);
+    else {
+      const part = partOf(call);
+      into.call = part ? link(part) : call;
+      into.args = args.map((item, index) => encode(item, `args[${index}]`, leaf));
     }
-    into["call"] = undefined; // so that it comes first in the file
-    const isName = typeof call === "string" || call instanceof URL;
-    if (typeof call === "function") functions.push({ into, key: "call", call: call as Callable });
-    else into["call"] = isName ? `${call}` : link(call as Part);
-    into["args"] = args.map((item, index) => encode(item, `args[${index}]`, leaf));
+    if (typeof into.call === "function") functions.push({ into, key: "call" });
   }
-  const steps = [...stored.keys()].sort((a, b) => a.order - b.order);
-  const index = new Map(steps.map(({ order }, index) => [order, index]));
+  const steps = [...found].sort(([a], [b]) => a.order - b.order);
+  const index = new Map(steps.map(([{ order }], index) => [order, index]));
   const result = end.path.length ? [{ value: link(end) }] : [];
-  for (const ref of refs) ref.$step = index.get(ref.$step)!;
-  return [[...steps.map((step) => stored.get(step)!), ...result], functions];
+  for (const link of links) link.$step = index.get(link.$step)!;
+  return [[...steps.map(([, step]) => step), ...result], functions];
 }
