@@ -28,6 +28,7 @@ import { cwd, decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText }
 import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
+import { attempt } from "./runner.ts";
 import type { Callable, CommandOptions, Path, Step, Stream, Told } from "./runner.ts";
 
 export { decode, encode, locate, states };
@@ -836,31 +837,29 @@ async function* callAll(
   call: Callable,
   sources: Items<unknown>[],
   isOrdered: boolean,
-  options: Options,
+  { processes, concurrency }: Options,
   change: Change,
   pool?: Pool,
 ): AsyncGenerator<unknown, void, void> {
-  const calls: Promise<unknown>[] = []; // in the order in which their results are to be given
-  const count = { read: 0, given: 0, here: 0 }; // items, results, and calls that run in this process
+  const results: Promise<unknown>[] = []; // in the order in which they are to be given
+  let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
   let isOver = false;
   const isFull = () => {
-    const { processes, concurrency } = options;
     const window = pool ? 4 * processes * Math.max(concurrency, pool.depth) : concurrency;
-    const isBusy = pool ? pool.isFull : count.here >= concurrency;
-    return isBusy || count.read - count.given >= window;
+    return pool?.isFull || ahead >= window;
   };
   const readAll = async () => {
     try {
-      const make = await (pool ? callElsewhere(call, sources, count, pool) : callHere(call, count));
+      const make = await callerOf(call, sources, pool);
       for await (const args of zip(sources)) {
         while (isFull() && !isOver) await change.next();
         if (isOver) return;
-        count.read++;
+        ahead++;
         const result = make(args);
-        if (isOrdered) calls.push(result);
+        if (isOrdered) results.push(result);
         const ended = () => {
-          if (!isOrdered) calls.push(result);
+          if (!isOrdered) results.push(result);
           change.tell();
         };
         result.then(ended, ended);
@@ -873,12 +872,12 @@ async function* callAll(
   const reading = readAll();
   reading.catch(nothing); // its error comes after the results
   try {
-    while (!isRead || count.given < count.read) {
-      if (!calls.length && !pool?.isStopped) await change.next();
-      if (!calls.length && pool?.isStopped) throw STOPPED;
-      if (!calls.length) continue;
-      const result = await calls.shift();
-      count.given++;
+    while (ahead || !isRead) {
+      if (!results.length) await change.next();
+      if (pool?.isStopped) throw STOPPED;
+      if (!results.length) continue;
+      const result = await results.shift();
+      ahead--;
       change.tell();
       yield result;
     }
@@ -889,33 +888,22 @@ async function* callAll(
   }
 }
 
-type Make = (args: unknown[]) => Promise<unknown>;
-
-/** Makes calls in this process. */
-async function callHere(call: Callable, count: { here: number }): Promise<Make> {
-  const [owner, callee] = await load(globalName(call) ?? call);
-  return async (args) => {
-    count.here++;
-    try {
-      return await apply(owner, callee, args);
-    } finally {
-      count.here--;
-    }
-  };
-}
-
-/** Has calls made by a pool. */
-async function callElsewhere(
+/** What calls a function: in this process, or by a pool. */
+async function callerOf(
   call: Callable,
   sources: Items<unknown>[],
-  count: { read: number },
-  pool: Pool,
-): Promise<Make> {
+  pool?: Pool,
+): Promise<(args: unknown[]) => Promise<unknown>> {
+  if (!pool) {
+    const [owner, callee] = await load(globalName(call) ?? call);
+    return async (args) => await apply(owner, callee, args);
+  }
   const name = await refer(call);
-  const arrays = sources.filter((source) => Array.isArray(source));
-  const shortest = Math.min(...arrays.map(({ length }) => length));
+  pool.left = Math.min(
+    ...sources.map((source) => Array.isArray(source) ? source.length : Infinity),
+  );
   return async (args) => {
-    pool.left = shortest - count.read;
+    pool.left--;
     const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
     const told = await pool.execute("", steps);
     if ("errorValue" in told) throw decode(told.errorValue);
@@ -925,10 +913,9 @@ async function callElsewhere(
 
 /** Arrays of an item from each source, until the first of them ends. */
 async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, void> {
-  const iterators = sources.map((source) =>
-    (source as AsyncIterable<unknown>)[Symbol.asyncIterator]?.() ??
-      (source as Iterable<unknown>)[Symbol.iterator]()
-  );
+  const iterators = sources.map(async function* (source) {
+    yield* source;
+  });
   try {
     while (true) {
       const items = await Promise.all(iterators.map((iterator) => iterator.next()));
@@ -936,19 +923,14 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
       yield items.map(({ value }) => value);
     }
   } finally {
-    await Promise.allSettled(iterators.map(async (iterator) => await iterator.return?.()));
+    await Promise.allSettled(iterators.map((iterator) => iterator.return()));
   }
 }
 
 // ------------------------------------------------------------------------------- the run of a list
 
-/** The list that a run is about. */
-interface List {
-  directory: string;
-  logFile: string | undefined;
-  /** What is being scheduled. */
-  pending: Set<Promise<unknown>>;
-}
+/** The list that a run is about, and what is being scheduled. */
+type List = { directory: string; logFile: string | undefined; pending: Set<Promise<unknown>> };
 
 /**
  * The run of a list: it claims tasks (`fill`), has the pool execute them (`start`), files what came of them
@@ -960,14 +942,12 @@ class ListRun {
   readonly #owner = newOwner();
   readonly #pool: Pool;
   readonly #log: Log;
+  readonly #change = new Change();
   readonly #claims = new Map<string, string>(); // the claimed tasks, and the texts of their files
   readonly #delays = new Set<Timer>(); // of retries that are not due yet
-  #ids: string[] = []; // in `todo`, when it last looked
+  #ids: string[] = []; // in `todo`, when it last looked, and those to be retried
   #at = 0; // the next of them
-  #claimed = 0; // how many of them it has claimed
-  #stride = 1; // how many to leave to another run, at most, if that was faster
-  #fruitless = 0; // how often in a row it has seen the same, and could claim none of it
-  #again: string[] = []; // to be retried
+  #fruitless = 0; // how often in a row the first one was there still
   #outcomes: Outcome[] = []; // to be filed
   #filing: Promise<void> | undefined;
   #finished: string[] = []; // paths, to be yielded
@@ -975,16 +955,14 @@ class ListRun {
   #failures = 0;
   #total: number | undefined;
   #isRefused = false; // by `mayStart`
-  #isStopped = false;
   #problem: { error: unknown } | undefined; // what ends the run
-  #wake = nothing; // tells the consumer that something has changed
 
   constructor(list: List, options: Options) {
     this.#list = list;
     this.#options = options;
     this.#log = new Log(list.logFile, options.onOutput);
     this.#pool = new Pool(options, 50, {
-      changed: () => this.#change(),
+      changed: () => this.#changed(),
       begun: (id) => this.#try(() => this.#log.event(id, "is started")),
       printed: (text, stream, ids) => this.#try(() => this.#log.printed(text, stream, ids)),
     });
@@ -1019,7 +997,6 @@ class ListRun {
   }
 
   async *#finishedTasks(): Tasks<unknown> {
-    const { directory, pending } = this.#list;
     while (true) {
       this.#try(() => this.#fill());
       const path = this.#finished.shift();
@@ -1027,38 +1004,47 @@ class ListRun {
         this.#yielded++;
         yield readTask(path);
       } else if (this.#problem) throw this.#problem.error;
-      else if (this.#isStopped) return;
+      else if (this.#pool.isStopped) return;
       else if (this.#pool.isBusy || this.#claims.size || this.#delays.size) {
-        await new Promise<void>((resolve) => this.#wake = resolve);
-      } else if (this.#failures > this.#options.maxFailures) {
-        throw surrender(this.#failures, this.#options, files.idsIn(directory, "todo").length);
-      } else if (this.#isOver()) return;
-      else if (pending.size) await this.#arrivals();
+        await this.#change.next();
+      } else if (this.#isOver()) return this.#surrender();
+      else if (this.#list.pending.size) await this.#arrivals();
       else if (!await this.#look()) return;
     }
   }
 
   /** Whether nothing more is to be started. */
   #isOver(): boolean {
-    return this.#isStopped || this.#isRefused || this.#failures > this.#options.maxFailures;
+    return this.#pool.isStopped || this.#isRefused ||
+      this.#failures > this.#options.maxFailures;
+  }
+
+  /** Throws if more tasks have failed than may. */
+  #surrender(): void {
+    const { maxFailures } = this.#options;
+    if (this.#failures <= maxFailures) return;
+    const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
+    const left = files.idsIn(this.#list.directory, "todo").length;
+    const rest = `${left} tasks are left in \`todo\``;
+    throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
   }
 
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
     const { directory } = this.#list;
-    const { ids } = this.#options;
     const { claims, makers, isUnsure } = files.takeOver(directory, this.#owner);
     for (const maker of makers) killAll(`/${maker}.`);
     for (const claim of claims) this.#bury(claim);
-    const waits = (id: string) =>
-      files.isFileName(id) && files.exists(`${directory}/todo/${id}.json`);
-    const { length, 0: first } = this.#ids;
-    this.#ids = ids ? [...new Set(ids)].sort().filter(waits) : files.idsIn(directory, "todo");
-    const isSame = length > 0 && this.#ids.length === length && this.#ids[0] === first;
-    this.#fruitless = this.#claimed || !isSame ? 0 : this.#fruitless + 1;
-    this.#at = this.#claimed = 0;
+    const [first] = this.#ids;
+    const wanted = this.#options.ids && new Set(this.#options.ids);
+    this.#ids = files.idsIn(directory, "todo").filter((id) => wanted?.has(id) ?? true);
+    this.#at = 0;
     this.#total = this.#yielded + claims.length + this.#ids.length;
-    if (this.#fruitless > 3) throw cannotClaim(this.#ids);
+    this.#fruitless = first !== undefined && this.#ids[0] === first ? this.#fruitless + 1 : 0;
+    if (this.#fruitless > 3) {
+      const what = `${this.#ids.length} of the files in \`todo\`, such as \`${first}.json\``;
+      throw new Error(`Cannot run ${what}: it has too long a name, or one not in UTF-8: rename it`);
+    }
     if (claims.length || this.#ids.length) return true;
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
     return isUnsure;
@@ -1068,44 +1054,42 @@ class ListRun {
   #fill(): void {
     const { mayStart, maxFailures } = this.#options;
     while (this.#finished.length < 1000) {
-      const id = this.#again[0] ?? this.#ids[this.#at];
+      const id = this.#ids[this.#at];
       if (id === undefined || this.#isOver()) return this.#pool.endAll();
       // no more are given ahead than may still fail, and near the end no more than a fair share
       this.#pool.left = Math.min(this.#ids.length - this.#at, 2 * (maxFailures - this.#failures));
       if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
       this.#isRefused = mayStart ? !mayStart() : false;
       if (this.#isRefused) continue;
-      if (this.#again.length) this.#again.shift();
-      else this.#at++;
-      const claim = this.#claim(id);
-      if (claim) this.#start(claim, id);
+      this.#at++;
+      this.#start(id);
     }
   }
 
-  #claim(id: string): string | undefined {
+  /** Claims a task, and has it executed. */
+  #start(id: string): void {
     const { directory } = this.#list;
-    if (files.isTooLong(id, this.#owner)) return undefined;
+    if (files.isTooLong(id, this.#owner)) return;
     const claim = files.claim(directory, id, this.#owner);
     if (!claim) {
-      // another run is at work here: further down each soon has a stretch of the list to itself, and the
-      // order is roughly kept; what is left out is found when this one looks again
-      this.#stride = Math.min(this.#stride * 2, 1024);
-      this.#at += Math.floor(Math.random() * this.#stride);
-    } else if (files.exists(`${directory}/done/${id}.json`)) {
+      // another run is at work here: further down each has a stretch of the list to itself, and the order
+      // is roughly kept; what is left out is found when this one looks again
+      this.#at += Math.floor(Math.random() * 100);
+      return;
+    }
+    if (files.exists(`${directory}/done/${id}.json`)) {
       files.remove(claim);
-      this.#log.event(id, "is dropped, as it is done already");
-      return undefined;
-    } else this.#claimed++;
-    return claim;
-  }
-
-  #start(claim: string, id: string): void {
+      return this.#log.event(id, "is dropped, as it is done already");
+    }
     this.#claims.set(claim, "");
     try {
       const text = files.readText(claim);
       this.#claims.set(claim, text);
       const told = this.#pool.execute(id, stepsOf(text, `${id}.json`));
-      told.then((told) => this.#conclude(claim, resultOf(told)), nothing); // or the run is stopped
+      told.then(
+        (told) => this.#conclude(claim, resultOf(told)),
+        (error) => this.#halt(error),
+      );
     } catch (error) { // it is no task, or cannot be read
       const errorValue = encodeThrown(error);
       this.#conclude(claim, resultOf({ begin: Date.now(), runtime: 0, errorValue }));
@@ -1131,7 +1115,7 @@ class ListRun {
     if (outcome.state === "fail") this.#failures++;
     this.#outcomes.push(outcome);
     this.#filing ??= this.#fileAll();
-    this.#change();
+    this.#changed();
   }
 
   /** Files outcomes, one batch after the other: those that come meanwhile are filed together. */
@@ -1145,35 +1129,37 @@ class ListRun {
       this.#halt(error);
     }
     this.#filing = undefined;
-    this.#change();
+    this.#changed();
   }
 
   /** Handles a task that has an outcome in its place. */
   #settled({ claim, state, retried }: Outcome): void {
     const { id } = locate(claim);
     if (!this.#claims.delete(claim)) return; // the run has been stopped
-    const path = `${this.#list.directory}/${state}/${id}.json`;
     if (state === "todo") {
       this.#log.event(id, "has failed, and will be retried");
-      const delay = retried && this.#options.retryDelay * 1000 * 2 ** (retried - 1);
-      const timer = setTimeout(() => {
-        this.#delays.delete(timer);
-        this.#again.push(id);
-        this.#change();
-      }, Math.min(delay, LONGEST_TIMER));
-      this.#delays.add(timer);
-    } else {
-      this.#log.event(id, `is in \`${state}\``);
-      if (state === "fail" && this.#options.printErrors) {
-        this.#log.error(id, readTask(path).errorValue);
-      }
-      if (state !== "running") this.#finished.push(path); // as another run has it
+      return this.#retry(id, this.#options.retryDelay * 1000 * 2 ** (retried - 1));
     }
+    const path = `${this.#list.directory}/${state}/${id}.json`;
+    this.#log.event(id, `is in \`${state}\``);
+    if (state === "fail" && this.#options.printErrors) {
+      this.#log.error(id, readTask(path).errorValue);
+    }
+    if (state !== "running") this.#finished.push(path); // as another run has it
   }
 
-  #change(): void {
+  #retry(id: string, delay: number): void {
+    const timer = setTimeout(() => {
+      this.#delays.delete(timer);
+      this.#ids.splice(this.#at, 0, id);
+      this.#changed();
+    }, Math.min(delay, LONGEST_TIMER));
+    this.#delays.add(timer);
+  }
+
+  #changed(): void {
     this.#try(() => this.#fill());
-    this.#wake();
+    this.#change.tell();
   }
 
   #try(action: () => void): void {
@@ -1186,34 +1172,17 @@ class ListRun {
 
   /** Ends the run with an error. */
   #halt(error: unknown): void {
-    this.#problem ??= { error };
-    this.#isStopped = true;
-    this.#wake();
+    if (error !== STOPPED) this.#problem ??= { error };
+    this.#pool.stop();
   }
 
   /** Kills what runs, and puts back all claims, at once: no call in here is asynchronous. */
   #stop(): void {
-    this.#isStopped = true;
     this.#pool.stop();
     for (const timer of this.#delays) clearTimeout(timer);
     for (const claim of this.#claims.keys()) this.#try(() => void files.putBack(claim));
     this.#claims.clear();
-    this.#wake();
   }
-}
-
-/** More tasks have failed than may. */
-function surrender(failures: number, { maxFailures }: Options, left: number): Error {
-  const count = `${failures} failure${failures === 1 ? "" : "s"}`;
-  const rest = `${left} tasks are left in \`todo\``;
-  return new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
-}
-
-/** There are files that a run cannot claim, as often as it tries. */
-function cannotClaim(ids: string[]): Error {
-  const names = ids.slice(0, 3).map((id) => JSON.stringify(`${id}.json`)).join(", ");
-  const what = `${ids.length} of the files in \`todo\`, such as ${names}`;
-  return new Error(`Cannot run ${what}: their names are too long, or not in UTF-8: rename them`);
 }
 
 /** What a runner has told of a task, as its file is to say it. */
@@ -1233,7 +1202,7 @@ function stackOf(error: unknown): string {
 class Log {
   readonly #path: string | undefined;
   readonly #onOutput: RunOptions["onOutput"];
-  readonly #begun = new Map<string, string>(); // lines that are not whole yet, by their ids
+  readonly #begun = new Map<string, string>(); // lines that are not whole yet, by who prints them, and where
   #file: number | undefined;
 
   constructor(path: string | undefined, onOutput: RunOptions["onOutput"]) {
@@ -1265,13 +1234,18 @@ class Log {
 
   /** Writes what has happened to a task, after what it has printed. */
   event(id: string, text: string): void {
+    this.#flush((ids) => ids.split(",").includes(id));
+    this.#write(id, text);
+  }
+
+  /** Writes the lines that are not whole of those who will print no more. */
+  #flush(areDone: (ids: string) => boolean): void {
     for (const [key, text] of this.#begun) {
       const ids = key.slice(0, key.lastIndexOf("@"));
-      if (!ids.split(",").includes(id)) continue;
+      if (!areDone(ids)) continue;
       this.#begun.delete(key);
       this.#write(ids, text, "| ");
     }
-    this.#write(id, text);
   }
 
   #write(id: string, text: string, mark = ""): void {
@@ -1279,9 +1253,7 @@ class Log {
   }
 
   close(): void {
-    for (const [key, text] of this.#begun) {
-      this.#write(key.slice(0, key.lastIndexOf("@")), text, "| ");
-    }
+    this.#flush(() => true);
     if (this.#file !== undefined) files.close(this.#file);
     this.#file = undefined;
   }
@@ -1299,13 +1271,12 @@ interface Job {
   steps: Step[];
   nonce: string; // which marks its answer, as no other process knows it
   order: string;
-  isProgram: boolean; // and nothing else
   isShared: boolean; // with others in one runner
   answer: string; // as far as it has come
   begun: number; // in milliseconds; 0, if a runner has not begun it
   timer?: Timer; // until it must have been answered
   resolve(told: Told): void;
-  reject(error: Error): void;
+  reject(error: unknown): void;
 }
 
 /** What a pool tells its owner. */
@@ -1322,35 +1293,31 @@ interface Listener {
 class Runner {
   readonly child: Child;
   readonly marker: string; // what the environment of all its descendants contains
-  readonly isShared: boolean;
   readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
-  given = 0; // how many jobs it ever got that are no programs
-  begun = 0; // how many of all jobs it has begun
+  given = 0; // how many jobs it ever got
   last: Job;
   printed = ""; // the end of it
   isEnding = false; // it gets nothing more
   isKilled = false;
   overdue: Job | undefined; // for which it was killed
+  limit: Timer | undefined; // until it must have ended
   #unsent = "";
-  #limit: Timer | undefined;
 
   /** Starts it for a job; one that gets no other has its order with its start, as that is faster. */
   constructor(job: Job, marker: string, permissions: string[]) {
-    const isSingle = !job.isShared && isUnlimited(permissions) && fitsVariable(job.order);
-    const env = {
-      FORREST_TASKS: environment("FORREST_TASKS") + marker,
-      ...(isSingle ? { [ORDER]: job.order } : {}),
-    };
+    const isShort = job.order.length < 33_000; // the system takes no more than 128 KiB, as bytes
+    const isSingle = !job.isShared && isShort && isUnlimited(permissions);
+    const inherited = attempt(() => nodeProcess().env["FORREST_TASKS"]) ?? "";
+    const env = { FORREST_TASKS: inherited + marker, ...(isSingle ? { [ORDER]: job.order } : {}) };
     const command = runnerCommand(permissions, job.steps, !isSingle);
     this.child = spawnGroup(command, { env, hasInput: !isSingle });
     this.marker = marker;
-    this.isShared = job.isShared;
     this.isEnding = isSingle;
     this.last = job;
   }
 
   give(job: Job): void {
-    if (!job.isProgram) this.given++; // a program is a process of its own anyway
+    this.given++;
     this.last = job;
     this.jobs.set(job.nonce, job);
     if (this.isEnding) return; // it has its order
@@ -1374,21 +1341,13 @@ class Runner {
     }
     this.isEnding = true;
     // what a task has left may block it
-    if (!this.jobs.size) this.#limit ??= setTimeout(() => this.kill(), 5000);
+    if (!this.jobs.size) this.limit ??= setTimeout(() => this.kill(), 5000);
   }
 
   kill(): void {
     this.isEnding = this.isKilled = true;
     killGroup(this.child.pid);
-    try {
-      this.child.kill(); // as it may not lead its group yet
-    } catch { /* it has ended */ }
-  }
-
-  /** Forgets its timers, as it is dead. */
-  bury(): void {
-    clearTimeout(this.#limit);
-    for (const { timer } of this.jobs.values()) clearTimeout(timer);
+    attempt(() => this.child.kill()); // as it may not lead its group yet, or has ended
   }
 }
 
@@ -1400,6 +1359,7 @@ class Pool {
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
   readonly #listener: Listener;
+  readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
   #started = 0;
@@ -1411,21 +1371,23 @@ class Pool {
     this.#options = options;
     this.#ahead = ahead;
     this.#listener = listener;
+    const timeout = options.autokill * 1000;
+    this.#timeout = timeout <= LONGEST_TIMER ? timeout : undefined;
   }
 
   /** Has steps done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
   execute(id: string, steps: Step[]): Promise<Told> {
-    const { session, concurrency, autokill, tasksPerProcess } = this.#options;
+    const { session, concurrency, tasksPerProcess } = this.#options;
+    // a program is a process of its own anyway
     const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
     const isShared = isProgram || tasksPerProcess > 1;
-    const isCompany = isShared && concurrency > 1;
-    const timeout = isCompany && autokill * 1000 <= LONGEST_TIMER ? autokill * 1000 : undefined;
     const nonce = crypto.randomUUID();
-    const most = isCompany ? Math.min(concurrency, LONGEST_TIMER) : undefined;
+    const timeout = concurrency > 1 ? this.#timeout : undefined;
+    const most = Math.min(concurrency, LONGEST_TIMER); // JSON has no Infinity
     const order = JSON.stringify({ nonce, steps, session, concurrency: most, timeout });
     return new Promise((resolve, reject) => {
       const fresh = { answer: "", begun: 0 };
-      this.#queue.push({ id, steps, nonce, order, isProgram, isShared, ...fresh, resolve, reject });
+      this.#queue.push({ id, steps, nonce, order, isShared, ...fresh, resolve, reject });
       this.#place();
     });
   }
@@ -1483,41 +1445,54 @@ class Pool {
   }
 
   #start(job: Job): void {
-    const marker = `/${this.owner}.${this.#started++}/`;
-    const runner = new Runner(job, marker, this.#options.permissions);
-    this.#runners.add(runner);
-    this.#watch(runner);
-    this.#give(runner, job);
+    try {
+      const marker = `/${this.owner}.${this.#started++}/`;
+      const runner = new Runner(job, marker, this.#options.permissions);
+      this.#runners.add(runner);
+      this.#watch(runner);
+      this.#give(runner, job);
+    } catch (error) { // the system starts no more processes
+      job.reject(error);
+    }
   }
 
   #give(runner: Runner, job: Job): void {
+    const { tasksPerProcess } = this.#options;
     runner.give(job);
-    if (runner.given >= this.#options.tasksPerProcess) runner.end();
+    if (tasksPerProcess > 1 && runner.given >= tasksPerProcess) runner.end();
     this.#begin(runner);
+  }
+
+  /** The jobs that a runner is at; the others wait. */
+  #begunBy(runner: Runner): IteratorObject<Job> {
+    return runner.jobs.values().take(this.#options.concurrency);
   }
 
   /** Notes at which jobs a runner is by now, and sees to it that they do not take too long. */
   #begin(runner: Runner): void {
-    const { concurrency, autokill } = this.#options;
-    const isCompany = runner.isShared && concurrency > 1;
-    const grace = isCompany ? 500 : 50; // as its answer may be on its way
-    let room = isCompany ? concurrency : 1;
-    for (const job of runner.jobs.values()) {
-      if (room-- <= 0) return;
+    if (runner.isKilled) return;
+    const grace = this.#options.concurrency > 1 ? 500 : 50; // as its answer may be on its way
+    for (const job of this.#begunBy(runner)) {
       if (job.begun) continue;
       job.begun = Date.now();
-      runner.begun++;
       this.#listener.begun?.(job.id);
       const expire = () => this.#expire(runner, job);
       const wait = () => job.timer = setTimeout(expire, grace); // also if we were stopped, as by Ctrl-Z
-      if (autokill * 1000 <= LONGEST_TIMER) job.timer = setTimeout(wait, autokill * 1000);
+      if (this.#timeout !== undefined) job.timer = setTimeout(wait, this.#timeout);
     }
   }
 
+  /** Kills a runner, as it is late with a job. */
   #expire(runner: Runner, job: Job): void {
     runner.overdue = job;
     killAll(runner.marker); // first, as this finds others by their parents
     runner.kill();
+  }
+
+  #overdue(): files.Stored {
+    const { autokill } = this.#options;
+    const message = `The task was killed after ${autokill} s, as \`autokill\` says`;
+    return { errorValue: encodeThrown(errorOf(message, { name: "TimeoutError" })) };
   }
 
   /** Lets all runners end when they have done what they have, as there is nothing to give them. */
@@ -1535,38 +1510,39 @@ class Pool {
     await Promise.all([output, errors]);
     if (isEndOfJob(ended) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.#runners.delete(runner);
-    runner.bury();
     this.#lose(runner, deathOf("The process of this task", ended, runner.printed));
+    clearTimeout(runner.limit);
     this.#changed();
   }
 
   /** Reads what a runner prints: between what its tasks print, there are its answers. */
   async #read(runner: Runner, stream: Stream): Promise<void> {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    const mark = stream === "stdout" ? "\x1e" : "\n\x1e\n"; // which no answer begins with
     let text = "";
     await collect(runner.child[stream], runner.child.ended, (chunk) => {
-      text += decoder.decode(chunk, { stream: true });
-      for (let end; (end = text.indexOf("\n", text.indexOf(mark))) >= 0;) {
-        const begin = text.lastIndexOf(mark, end);
-        if (begin < 0) break;
-        this.#print(runner, text.slice(0, begin), stream);
-        const isAnswer = this.#answer(runner, text.slice(begin + 1, end));
-        if (!isAnswer) this.#print(runner, text.slice(begin, end + 1), stream);
-        text = text.slice(end + 1);
-      }
-      const begin = text.indexOf(mark);
-      const isBegun = begin >= 0 && text.length - begin < 5000; // an answer has shorter lines
-      this.#print(runner, isBegun ? text.slice(0, begin) : text, stream);
-      text = isBegun ? text.slice(begin) : "";
+      text = this.#take(runner, text + decoder.decode(chunk, { stream: true }), stream);
     });
     this.#print(runner, runner.isKilled ? "" : text, stream);
+  }
+
+  /** Takes answers and what tasks have printed; gives the beginning of what may become an answer. */
+  #take(runner: Runner, text: string, stream: Stream): string {
+    const [plain = "", ...marked] = text.split("\x1e");
+    this.#print(runner, plain, stream);
+    for (const [index, part] of marked.entries()) {
+      const end = part.indexOf("\n");
+      const isBegun = end < 0 && index === marked.length - 1 && part.length < 5000; // as its lines are shorter
+      if (isBegun) return `\x1e${part}`;
+      const isAnswer = end >= 0 && this.#answer(runner, part.slice(0, end));
+      this.#print(runner, isAnswer ? part.slice(end + 1) : `\x1e${part}`, stream);
+    }
+    return "";
   }
 
   #print(runner: Runner, text: string, stream: Stream): void {
     if (!text) return;
     runner.printed = (runner.printed + text).slice(-2000);
-    const begun = [...runner.jobs.values()].filter((job) => job.begun);
+    const begun = [...this.#begunBy(runner)];
     const jobs = begun.length ? begun : [runner.last];
     this.#listener.printed(text, stream, jobs.map(({ id }) => id).join(","));
   }
@@ -1574,52 +1550,46 @@ class Pool {
   /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
   #answer(runner: Runner, line: string): boolean {
     const job = runner.jobs.get(line.slice(0, NONCE));
-    if (!job) return false;
+    if (!job || runner.isKilled) return job !== undefined; // of one that was killed, they are for nobody
     const [, size, end, part = ""] = /^ (\d+)([+.])(.*)$/s.exec(line.slice(NONCE)) ?? [];
-    if (runner.isKilled) return true; // its answers are for nobody
     job.answer += part;
     if (end === "+" && part.length === Number(size)) return true;
-    this.#settle(runner, job, files.parseTask(job.answer) ?? {});
+    const told = files.parseTask(job.answer) ?? {};
+    if (told["isOverdue"]) runner.end(); // after the others, as that task is at work still
+    this.#settle(runner, job, told["isOverdue"] ? this.#overdue() : told);
     return true;
   }
 
-  /** Takes what a runner has told of a job; if that is torn, it says so. */
+  /** Takes what came of a job; if a runner has told something else, its answer is torn. */
   #settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
-    const { isOverdue, returnValue, errorValue, runtime = Date.now() - job.begun } = result;
-    const error = isOverdue ? this.#timeout() : errorValue;
-    const isWhole = returnValue !== undefined || error !== undefined;
-    const outcome = returnValue === undefined
-      ? { errorValue: isWhole ? error : TORN }
-      : { returnValue };
+    const { returnValue, errorValue = TORN, runtime = Date.now() - job.begun } = result;
+    const outcome = returnValue === undefined ? { errorValue } : { returnValue };
     job.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
-    if (isOverdue || runner.isEnding) runner.end(); // after the others: an overdue task is still at work
+    if (runner.isEnding) runner.end();
     this.#begin(runner);
     queueMicrotask(() => this.#changed()); // after whoever waits for this
   }
 
   /** Sees to what a dead runner has held. */
   #lose(runner: Runner, death: Error): void {
-    const jobs = [...runner.jobs.values()];
-    const begun = jobs.filter((job) => job.begun);
-    const isToBlame = begun.length === 1 && !runner.isKilled && runner.begun === 1;
-    const isOverdue = begun.length === 1 && begun[0] === runner.overdue;
-    if (isToBlame || isOverdue) {
-      const [job] = jobs.splice(0, 1) as [Job];
-      const errorValue = isOverdue ? this.#timeout() : encodeThrown(death);
-      job.resolve({ begin: job.begun, runtime: Date.now() - job.begun, errorValue });
+    const [first, ...others] = this.#begunBy(runner);
+    const isOverdue = first === runner.overdue;
+    const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
+    if (first && !others.length && isToBlame) {
+      this.#settle(
+        runner,
+        first,
+        isOverdue ? this.#overdue() : { errorValue: encodeThrown(death) },
+      );
     }
+    const left = [...runner.jobs.values()];
+    for (const { timer } of left) clearTimeout(timer);
     // who dies in company runs again alone, who only waited, with others
-    const again = jobs.map((job) => ({ ...job, isShared: !job.begun, begun: 0, answer: "" }));
+    const again = left.map((job) => ({ ...job, isShared: !job.begun, begun: 0, answer: "" }));
     this.#queue.unshift(...again);
-  }
-
-  #timeout(): unknown {
-    const { autokill } = this.#options;
-    const message = `The task was killed after ${autokill} s, as \`autokill\` says`;
-    return encodeThrown(errorOf(message, { name: "TimeoutError" }));
   }
 
   #changed(): void {
@@ -1629,8 +1599,9 @@ class Pool {
 
   /** Kills all that runs, at once: no call in here is asynchronous. */
   stop(): void {
-    if (this.#runners.size && !this.isStopped) killAll(`/${this.owner}.`);
+    if (this.isStopped) return;
     this.isStopped = true;
+    if (this.#runners.size) killAll(`/${this.owner}.`);
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
     for (const { reject } of [...jobs, ...this.#queue]) reject(STOPPED);
@@ -1648,15 +1619,11 @@ const TORN = encodeThrown(errorOf(
     "meanwhile: let that write to a file",
 ));
 
-/** Whether the system takes a text as a variable. */
-const fitsVariable = (text: string): boolean =>
-  text.length < 100_000 && new TextEncoder().encode(text).length < 100_000;
-
 // ------------------------------------------------------------------------------ how runners are started
 
 /** The command of a runner. */
 function runnerCommand(permissions: string[], steps: Step[], hasInput: boolean): string[] {
-  const program = deno ? deno.execPath() : nodeProcess().execPath;
+  const program = nodeProcess().execPath;
   const code = `import.meta.require(${quote(pathOf(RUNNER))});${CALL}`;
   const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code, WORD];
   // its orders come by another descriptor, so that no task reads them from its standard input
@@ -1682,14 +1649,8 @@ function denoArgs(permissions: string[], steps: Step[]): string[] {
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const own = modules.find((url) => url.startsWith("file:")) ?? deno!.mainModule;
   const project = own.startsWith("file:") ? own.slice(0, own.lastIndexOf("/")) : fileUrl(cwd());
-  return [
-    "run",
-    ...permissions,
-    "--no-prompt",
-    "--preload",
-    preload,
-    `${project}/forrest-runner.js`,
-  ];
+  const main = `${project}/forrest-runner.js`;
+  return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
 }
 
 /** A text as a literal in ASCII, as Bun takes code that it need not transpile for Latin-1. */
@@ -1708,12 +1669,8 @@ function spawnGroup(command: string[], options: Parameters<typeof spawn>[1]): Ch
   return spawn(command, { ...options, detached: true });
 }
 
-/** Kills a process and all that it has started and that has not left its group. */
-function killGroup(pid: number): void {
-  try {
-    nodeProcess().kill(-pid, "SIGKILL");
-  } catch { /* none of it is left */ }
-}
+/** Kills a process and all that it has started and that has not left its group, as far as any of it is left. */
+const killGroup = (pid: number): void => void attempt(() => nodeProcess().kill(-pid, "SIGKILL"));
 
 /** Kills every process with $0 in its environment, and all that descend from these, until there is none. */
 const KILL = `for i in $(seq 100); do
@@ -1766,32 +1723,32 @@ const NUMBERS: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
 
 /** Calls `stop` before the program ends, be it by a signal, which then does what it does. */
 function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; release(): void } {
-  const undo: (() => void)[] = [];
-  const release = () => undo.splice(0).forEach((remove) => remove());
-  const ending = { isSure: false, release };
   const process = nodeProcess();
+  const releases = signal ? [] : Object.keys(NUMBERS).map(listenTo);
+  const ending = { isSure: false, release };
   if (deno) globalThis.addEventListener("unload", stop);
   else process.on("exit", stop);
   signal?.addEventListener("abort", stop);
-  undo.push(() => {
+  return ending;
+
+  function listenTo(name: string): () => void {
+    const isCaught = hasMask("SigCgt", name); // by the program
+    return listen(name, () => {
+      stop();
+      release();
+      if (isCaught || process.listenerCount(name) > 0) return;
+      ending.isSure = true;
+      process.kill(process.pid, name);
+      setTimeout(() => process.exit(128 + NUMBERS[name]!), 500); // process 1 of a container survives that
+    });
+  }
+
+  function release(): void {
     globalThis.removeEventListener?.("unload", stop);
     process.off("exit", stop);
     signal?.removeEventListener("abort", stop);
-  });
-  for (const [name, number] of signal ? [] : Object.entries(NUMBERS)) {
-    const isHandled = deno
-      ? hasMask("SigCgt", name) // before it listens for us: what Deno catches, it always does
-      : () => process.listenerCount(name) > 0;
-    undo.push(listen(name, () => {
-      stop();
-      release();
-      if (isHandled()) return;
-      ending.isSure = true;
-      process.kill(process.pid, name);
-      setTimeout(() => process.exit(128 + number), 500); // process 1 of a container survives that
-    }));
+    for (const end of releases) end();
   }
-  return ending;
 }
 
 /**
@@ -1808,7 +1765,7 @@ function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; r
  */
 export function listen(signal: string, listener: () => void): () => void {
   const process = nodeProcess();
-  const isIgnored = hasMask("SigIgn", signal)();
+  const isIgnored = hasMask("SigIgn", signal);
   // as soon as Deno listens to one signal, it ends by any other that nobody listens to
   if (!isIgnored || deno) process.on(signal, isIgnored ? nothing : listener);
   return () => void process.off(signal, listener);
@@ -1817,23 +1774,11 @@ export function listen(signal: string, listener: () => void): () => void {
 let status: string | undefined; // of this process, before we began to listen
 
 /** Whether the system has noted a signal as one that is ignored (`SigIgn`) or caught (`SigCgt`). */
-function hasMask(mask: "SigIgn" | "SigCgt", name: string): () => boolean {
-  try {
-    status ??= files.readText("/proc/self/status");
-  } catch {
-    status = ""; // not on Linux, or not permitted: then it is neither, as far as we know
-  }
+function hasMask(mask: "SigIgn" | "SigCgt", name: string): boolean {
+  status ??= files.readable("/proc/self/status"); // empty if this is not Linux, or it is not permitted
   const digits = new RegExp(`${mask}:\\s*(\\w+)`).exec(status)?.[1]?.slice(-8) ?? "0";
-  const bit = Number.parseInt(digits, 16) >> (NUMBERS[name] ?? 0) - 1;
-  return () => name in NUMBERS && (bit & 1) === 1;
-}
-
-function environment(name: string): string {
-  try {
-    return nodeProcess().env[name] ?? "";
-  } catch {
-    return ""; // Deno does not permit to look
-  }
+  const bit = (NUMBERS[name] ?? 0) - 1;
+  return bit >= 0 && (Number.parseInt(digits, 16) >> bit & 1) === 1;
 }
 
 // -------------------------------------------------------------------------------- which function is it?

@@ -18,7 +18,7 @@ const now = performance.now.bind(performance);
 const encoder = new TextEncoder();
 
 /** What `make` gives, or if it throws, what `otherwise` does. */
-function attempt<T, U = undefined>(make: () => T, otherwise?: () => U): T | U {
+export function attempt<T, U = undefined>(make: () => T, otherwise?: () => U): T | U {
   try {
     return make();
   } catch {
