@@ -811,8 +811,8 @@ export function map<R>(
   const options = withDefaults({ ...others, tasksPerProcess: Infinity }, 0);
   see(call);
   const change = new Change();
-  const listener = { changed: () => change.tell(), printed: print };
-  const pool = options.processes ? new Pool(options, 8, listener) : undefined;
+  const tell = () => change.tell();
+  const pool = options.processes ? new Pool(options, 8, new Log(), tell) : undefined;
   const calls = callAll(call, sources, ordered, options, change, pool);
   const results = pool ? guard(calls, pool, () => pool.stop()) : calls;
   return results as AsyncGenerator<R, void, void>;
@@ -874,7 +874,7 @@ async function* callAll(
   try {
     while (ahead || !isRead) {
       if (!results.length) await change.next();
-      if (pool?.isStopped) throw STOPPED;
+      if (pool?.end) throw pool.end.reason;
       if (!results.length) continue;
       const result = await results.shift();
       ahead--;
@@ -947,7 +947,6 @@ class ListRun {
   readonly #delays = new Set<Timer>(); // of retries that are not due yet
   #ids: string[] = []; // in `todo`, when it last looked, and those to be retried
   #at = 0; // the next of them
-  #fruitless = 0; // how often in a row the first one was there still
   #outcomes: Outcome[] = []; // to be filed
   #filing: Promise<void> | undefined;
   #finished: string[] = []; // paths, to be yielded
@@ -955,16 +954,14 @@ class ListRun {
   #failures = 0;
   #total: number | undefined;
   #isRefused = false; // by `mayStart`
-  #problem: { error: unknown } | undefined; // what ends the run
 
   constructor(list: List, options: Options) {
     this.#list = list;
     this.#options = options;
     this.#log = new Log(list.logFile, options.onOutput);
-    this.#pool = new Pool(options, 50, {
-      changed: () => this.#changed(),
-      begun: (id) => this.#try(() => this.#log.event(id, "is started")),
-      printed: (text, stream, ids) => this.#try(() => this.#log.printed(text, stream, ids)),
+    this.#pool = new Pool(options, 50, this.#log, () => {
+      this.#fill();
+      this.#change.tell();
     });
   }
 
@@ -979,13 +976,12 @@ class ListRun {
     await this.#arrivals();
     const refresh = setInterval(() => files.refresh(this.#claims.keys()), files.lease() / 6);
     try {
-      this.#log.open();
       yield* guard(this.#finishedTasks(), this.#pool, () => this.#stop(), this.#options.signal);
     } finally {
       clearInterval(refresh);
       await this.#filing;
       this.#stop();
-      this.#log.close();
+      this.#log.flush();
     }
     await this.#arrivals();
   }
@@ -998,13 +994,12 @@ class ListRun {
 
   async *#finishedTasks(): Tasks<unknown> {
     while (true) {
-      this.#try(() => this.#fill());
+      this.#fill();
       const path = this.#finished.shift();
       if (path) {
         this.#yielded++;
         yield readTask(path);
-      } else if (this.#problem) throw this.#problem.error;
-      else if (this.#pool.isStopped) return;
+      } else if (this.#pool.end) return this.#surrender();
       else if (this.#pool.isBusy || this.#claims.size || this.#delays.size) {
         await this.#change.next();
       } else if (this.#isOver()) return this.#surrender();
@@ -1015,14 +1010,16 @@ class ListRun {
 
   /** Whether nothing more is to be started. */
   #isOver(): boolean {
-    return this.#pool.isStopped || this.#isRefused ||
-      this.#failures > this.#options.maxFailures;
+    const isFailed = this.#failures > this.#options.maxFailures;
+    return isFailed || this.#isRefused || this.#pool.end !== undefined;
   }
 
-  /** Throws if more tasks have failed than may. */
+  /** Throws what has ended the run before it was done, if that was an error. */
   #surrender(): void {
+    const { end } = this.#pool;
+    if (end && end.reason !== STOPPED) throw end.reason;
     const { maxFailures } = this.#options;
-    if (this.#failures <= maxFailures) return;
+    if (end || this.#failures <= maxFailures) return;
     const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
     const left = files.idsIn(this.#list.directory, "todo").length;
     const rest = `${left} tasks are left in \`todo\``;
@@ -1035,17 +1032,19 @@ class ListRun {
     const { claims, makers, isUnsure } = files.takeOver(directory, this.#owner);
     for (const maker of makers) killAll(`/${maker}.`);
     for (const claim of claims) this.#bury(claim);
-    const [first] = this.#ids;
     const wanted = this.#options.ids && new Set(this.#options.ids);
-    this.#ids = files.idsIn(directory, "todo").filter((id) => wanted?.has(id) ?? true);
+    const ids = files.idsIn(directory, "todo").filter((id) => wanted?.has(id) ?? true);
+    const isName = (id: string) => !files.isTooLong(id, this.#owner) && !id.includes("\ufffd");
+    this.#ids = ids.filter(isName); // of a file that can be moved
     this.#at = 0;
     this.#total = this.#yielded + claims.length + this.#ids.length;
-    this.#fruitless = first !== undefined && this.#ids[0] === first ? this.#fruitless + 1 : 0;
-    if (this.#fruitless > 3) {
-      const what = `${this.#ids.length} of the files in \`todo\`, such as \`${first}.json\``;
-      throw new Error(`Cannot run ${what}: it has too long a name, or one not in UTF-8: rename it`);
-    }
     if (claims.length || this.#ids.length) return true;
+    if (ids.length) {
+      const what = `${ids.length} of the files in \`todo\`, such as ${
+        JSON.stringify(`${ids[0]}.json`)
+      }`;
+      throw new Error(`Cannot run ${what}: their names are too long, or not in UTF-8: rename them`);
+    }
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
     return isUnsure;
   }
@@ -1059,7 +1058,7 @@ class ListRun {
       // no more are given ahead than may still fail, and near the end no more than a fair share
       this.#pool.left = Math.min(this.#ids.length - this.#at, 2 * (maxFailures - this.#failures));
       if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
-      this.#isRefused = mayStart ? !mayStart() : false;
+      this.#isRefused = mayStart?.() === false;
       if (this.#isRefused) continue;
       this.#at++;
       this.#start(id);
@@ -1069,7 +1068,6 @@ class ListRun {
   /** Claims a task, and has it executed. */
   #start(id: string): void {
     const { directory } = this.#list;
-    if (files.isTooLong(id, this.#owner)) return;
     const claim = files.claim(directory, id, this.#owner);
     if (!claim) {
       // another run is at work here: further down each has a stretch of the list to itself, and the order
@@ -1086,10 +1084,8 @@ class ListRun {
       const text = files.readText(claim);
       this.#claims.set(claim, text);
       const told = this.#pool.execute(id, stepsOf(text, `${id}.json`));
-      told.then(
-        (told) => this.#conclude(claim, resultOf(told)),
-        (error) => this.#halt(error),
-      );
+      const concluded = told.then((told) => this.#conclude(claim, resultOf(told)));
+      concluded.catch((error) => this.#pool.stop(error));
     } catch (error) { // it is no task, or cannot be read
       const errorValue = encodeThrown(error);
       this.#conclude(claim, resultOf({ begin: Date.now(), runtime: 0, errorValue }));
@@ -1115,7 +1111,7 @@ class ListRun {
     if (outcome.state === "fail") this.#failures++;
     this.#outcomes.push(outcome);
     this.#filing ??= this.#fileAll();
-    this.#changed();
+    this.#pool.change();
   }
 
   /** Files outcomes, one batch after the other: those that come meanwhile are filed together. */
@@ -1126,10 +1122,10 @@ class ListRun {
         for (const outcome of batch) this.#settled(outcome);
       }
     } catch (error) {
-      this.#halt(error);
+      this.#pool.stop(error);
     }
     this.#filing = undefined;
-    this.#changed();
+    this.#pool.change();
   }
 
   /** Handles a task that has an outcome in its place. */
@@ -1152,35 +1148,16 @@ class ListRun {
     const timer = setTimeout(() => {
       this.#delays.delete(timer);
       this.#ids.splice(this.#at, 0, id);
-      this.#changed();
+      this.#pool.change();
     }, Math.min(delay, LONGEST_TIMER));
     this.#delays.add(timer);
-  }
-
-  #changed(): void {
-    this.#try(() => this.#fill());
-    this.#change.tell();
-  }
-
-  #try(action: () => void): void {
-    try {
-      action();
-    } catch (error) {
-      this.#halt(error);
-    }
-  }
-
-  /** Ends the run with an error. */
-  #halt(error: unknown): void {
-    if (error !== STOPPED) this.#problem ??= { error };
-    this.#pool.stop();
   }
 
   /** Kills what runs, and puts back all claims, at once: no call in here is asynchronous. */
   #stop(): void {
     this.#pool.stop();
     for (const timer of this.#delays) clearTimeout(timer);
-    for (const claim of this.#claims.keys()) this.#try(() => void files.putBack(claim));
+    for (const claim of this.#claims.keys()) attempt(() => files.putBack(claim));
     this.#claims.clear();
   }
 }
@@ -1203,15 +1180,10 @@ class Log {
   readonly #path: string | undefined;
   readonly #onOutput: RunOptions["onOutput"];
   readonly #begun = new Map<string, string>(); // lines that are not whole yet, by who prints them, and where
-  #file: number | undefined;
 
-  constructor(path: string | undefined, onOutput: RunOptions["onOutput"]) {
-    this.#path = path;
+  constructor(path?: string, onOutput?: RunOptions["onOutput"]) {
+    this.#path = path && fullPath(path); // wherever the program goes
     this.#onOutput = onOutput;
-  }
-
-  open(): void {
-    if (this.#path !== undefined) this.#file = files.openLog(this.#path);
   }
 
   /** Takes what tasks have printed, and writes the lines that are whole. */
@@ -1234,28 +1206,22 @@ class Log {
 
   /** Writes what has happened to a task, after what it has printed. */
   event(id: string, text: string): void {
-    this.#flush((ids) => ids.split(",").includes(id));
+    this.flush(id);
     this.#write(id, text);
   }
 
-  /** Writes the lines that are not whole of those who will print no more. */
-  #flush(areDone: (ids: string) => boolean): void {
+  /** Writes the lines of a task that are not whole, or of all tasks. */
+  flush(id?: string): void {
     for (const [key, text] of this.#begun) {
       const ids = key.slice(0, key.lastIndexOf("@"));
-      if (!areDone(ids)) continue;
+      if (id !== undefined && !ids.split(",").includes(id)) continue;
       this.#begun.delete(key);
       this.#write(ids, text, "| ");
     }
   }
 
   #write(id: string, text: string, mark = ""): void {
-    if (text && this.#file !== undefined) files.log(this.#file, id, text, mark);
-  }
-
-  close(): void {
-    this.#flush(() => true);
-    if (this.#file !== undefined) files.close(this.#file);
-    this.#file = undefined;
+    if (text && this.#path !== undefined) files.log(this.#path, id, text, mark);
   }
 }
 
@@ -1275,18 +1241,7 @@ interface Job {
   answer: string; // as far as it has come
   begun: number; // in milliseconds; 0, if a runner has not begun it
   timer?: Timer; // until it must have been answered
-  resolve(told: Told): void;
-  reject(error: unknown): void;
-}
-
-/** What a pool tells its owner. */
-interface Listener {
-  /** There is room, or a runner has ended. */
-  changed(): void;
-  /** A runner has begun a task. */
-  begun?(id: string): void;
-  /** A runner has printed something, for one of the tasks with these ids. */
-  printed(text: string, stream: Stream, ids: string): void;
+  outcome: PromiseWithResolvers<Told>;
 }
 
 /** A process that does jobs. */
@@ -1347,7 +1302,7 @@ class Runner {
   kill(): void {
     this.isEnding = this.isKilled = true;
     killGroup(this.child.pid);
-    attempt(() => this.child.kill()); // as it may not lead its group yet, or has ended
+    this.child.kill(); // as it may not lead its group yet
   }
 }
 
@@ -1358,19 +1313,21 @@ class Pool {
   left = Infinity;
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
-  readonly #listener: Listener;
+  readonly #log: Log;
+  readonly #changed: () => void; // is called when there is room, or a runner has ended
   readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
-  #started = 0;
   #answered = 0;
   #firstAnswer = 0; // when it came, in milliseconds
-  isStopped = false;
+  /** Why it was stopped. */
+  end: { reason: unknown } | undefined;
 
-  constructor(options: Options, ahead: number, listener: Listener) {
+  constructor(options: Options, ahead: number, log: Log, changed: () => void) {
     this.#options = options;
     this.#ahead = ahead;
-    this.#listener = listener;
+    this.#log = log;
+    this.#changed = changed;
     const timeout = options.autokill * 1000;
     this.#timeout = timeout <= LONGEST_TIMER ? timeout : undefined;
   }
@@ -1385,11 +1342,10 @@ class Pool {
     const timeout = concurrency > 1 ? this.#timeout : undefined;
     const most = Math.min(concurrency, LONGEST_TIMER); // JSON has no Infinity
     const order = JSON.stringify({ nonce, steps, session, concurrency: most, timeout });
-    return new Promise((resolve, reject) => {
-      const fresh = { answer: "", begun: 0 };
-      this.#queue.push({ id, steps, nonce, order, isShared, ...fresh, resolve, reject });
-      this.#place();
-    });
+    const outcome = Promise.withResolvers<Told>();
+    this.#queue.push({ id, steps, nonce, order, isShared, answer: "", begun: 0, outcome });
+    this.#place();
+    return outcome.promise;
   }
 
   /** Whether work would have to wait here. */
@@ -1412,7 +1368,7 @@ class Pool {
 
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
-    for (let job; (job = this.#queue[0]) && !this.isStopped; this.#queue.shift()) {
+    for (let job; (job = this.#queue[0]) && !this.end; this.#queue.shift()) {
       const runner = job.isShared ? this.#leastBusy() : undefined;
       const isIdle = runner?.jobs.size === 0;
       const hasPlace = this.#hasPlace();
@@ -1424,9 +1380,8 @@ class Pool {
 
   /** Whether a process more may have work. */
   #hasPlace(): boolean {
-    let busy = 0;
-    for (const { jobs } of this.#runners) if (jobs.size) busy++;
-    return busy < this.#options.processes;
+    const busy = [...this.#runners].filter(({ jobs }) => jobs.size);
+    return busy.length < this.#options.processes;
   }
 
   /** The shared runner that has the least to do, if it has room. */
@@ -1445,15 +1400,13 @@ class Pool {
   }
 
   #start(job: Job): void {
-    try {
-      const marker = `/${this.owner}.${this.#started++}/`;
+    this.#try(() => { // as the system may start no more processes
+      const marker = `/${this.owner}.${files.newId()}/`;
       const runner = new Runner(job, marker, this.#options.permissions);
       this.#runners.add(runner);
       this.#watch(runner);
       this.#give(runner, job);
-    } catch (error) { // the system starts no more processes
-      job.reject(error);
-    }
+    });
   }
 
   #give(runner: Runner, job: Job): void {
@@ -1475,7 +1428,7 @@ class Pool {
     for (const job of this.#begunBy(runner)) {
       if (job.begun) continue;
       job.begun = Date.now();
-      this.#listener.begun?.(job.id);
+      this.#try(() => this.#log.event(job.id, "is started"));
       const expire = () => this.#expire(runner, job);
       const wait = () => job.timer = setTimeout(expire, grace); // also if we were stopped, as by Ctrl-Z
       if (this.#timeout !== undefined) job.timer = setTimeout(wait, this.#timeout);
@@ -1512,7 +1465,7 @@ class Pool {
     this.#runners.delete(runner);
     this.#lose(runner, deathOf("The process of this task", ended, runner.printed));
     clearTimeout(runner.limit);
-    this.#changed();
+    this.change();
   }
 
   /** Reads what a runner prints: between what its tasks print, there are its answers. */
@@ -1543,8 +1496,8 @@ class Pool {
     if (!text) return;
     runner.printed = (runner.printed + text).slice(-2000);
     const begun = [...this.#begunBy(runner)];
-    const jobs = begun.length ? begun : [runner.last];
-    this.#listener.printed(text, stream, jobs.map(({ id }) => id).join(","));
+    const ids = (begun.length ? begun : [runner.last]).map(({ id }) => id).join(",");
+    this.#try(() => this.#log.printed(text, stream, ids));
   }
 
   /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
@@ -1567,10 +1520,10 @@ class Pool {
     if (!this.#answered++) this.#firstAnswer = performance.now();
     const { returnValue, errorValue = TORN, runtime = Date.now() - job.begun } = result;
     const outcome = returnValue === undefined ? { errorValue } : { returnValue };
-    job.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
+    job.outcome.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
     if (runner.isEnding) runner.end();
     this.#begin(runner);
-    queueMicrotask(() => this.#changed()); // after whoever waits for this
+    this.#place();
   }
 
   /** Sees to what a dead runner has held. */
@@ -1578,13 +1531,8 @@ class Pool {
     const [first, ...others] = this.#begunBy(runner);
     const isOverdue = first === runner.overdue;
     const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
-    if (first && !others.length && isToBlame) {
-      this.#settle(
-        runner,
-        first,
-        isOverdue ? this.#overdue() : { errorValue: encodeThrown(death) },
-      );
-    }
+    const result = isOverdue ? this.#overdue() : { errorValue: encodeThrown(death) };
+    if (first && !others.length && isToBlame) this.#settle(runner, first, result);
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
     // who dies in company runs again alone, who only waited, with others
@@ -1592,21 +1540,31 @@ class Pool {
     this.#queue.unshift(...again);
   }
 
-  #changed(): void {
+  /** Goes on, as something has changed. */
+  change(): void {
     this.#place();
-    this.#listener.changed();
+    this.#try(this.#changed);
+  }
+
+  /** What the run or the program adds may fail, and ends everything then. */
+  #try(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.stop(error);
+    }
   }
 
   /** Kills all that runs, at once: no call in here is asynchronous. */
-  stop(): void {
-    if (this.isStopped) return;
-    this.isStopped = true;
+  stop(reason: unknown = STOPPED): void {
+    if (this.end) return;
+    this.end = { reason };
     if (this.#runners.size) killAll(`/${this.owner}.`);
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
-    for (const { reject } of [...jobs, ...this.#queue]) reject(STOPPED);
+    for (const { outcome } of [...jobs, ...this.#queue]) outcome.reject(reason);
     this.#queue = [];
-    this.#listener.changed();
+    this.#changed();
   }
 }
 
@@ -1624,7 +1582,7 @@ const TORN = encodeThrown(errorOf(
 /** The command of a runner. */
 function runnerCommand(permissions: string[], steps: Step[], hasInput: boolean): string[] {
   const program = nodeProcess().execPath;
-  const code = `import.meta.require(${quote(pathOf(RUNNER))});${CALL}`;
+  const code = `import.meta.require("${RUNNER}");${CALL}`;
   const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code, WORD];
   // its orders come by another descriptor, so that no task reads them from its standard input
   const isApart = hasInput && isUnlimited(permissions);
@@ -1644,19 +1602,13 @@ function denoArgs(permissions: string[], steps: Step[]): string[] {
   const modules = called.filter((module) => module !== undefined);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
-  const imports = [...readable].map((module) => `() => import(${quote(module)})`);
-  const code = [`import ${quote(RUNNER)}`, ...imports, `await ${CALL}`].join(";");
+  const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
+  const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const own = modules.find((url) => url.startsWith("file:")) ?? deno!.mainModule;
   const project = own.startsWith("file:") ? own.slice(0, own.lastIndexOf("/")) : fileUrl(cwd());
   const main = `${project}/forrest-runner.js`;
   return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
-}
-
-/** A text as a literal in ASCII, as Bun takes code that it need not transpile for Latin-1. */
-function quote(text: string): string {
-  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  return JSON.stringify(text).replace(/[^ -~]/g, escape);
 }
 
 let hasSetsid: boolean | undefined;

@@ -813,7 +813,7 @@ export function spawn(command: string[], options: SpawnOptions = {}): Child {
       : child.exited.then(() => ({ code: child.exitCode ?? 128, signal: child.signalCode })),
     write: (text) => void write(text).catch(ignore),
     close: () => void close().catch(ignore),
-    kill: () => child.kill("SIGKILL"),
+    kill: () => attempt(() => child.kill("SIGKILL")), // it may have ended
   };
 }
 
