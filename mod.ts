@@ -899,9 +899,8 @@ async function callerOf(
     return async (args) => await apply(owner, callee, args);
   }
   const name = await refer(call);
-  pool.left = Math.min(
-    ...sources.map((source) => Array.isArray(source) ? source.length : Infinity),
-  );
+  const lengths = sources.map((source) => Array.isArray(source) ? source.length : Infinity);
+  pool.left = Math.min(...lengths);
   return async (args) => {
     pool.left--;
     const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
@@ -953,7 +952,7 @@ class ListRun {
   #yielded = 0;
   #failures = 0;
   #total: number | undefined;
-  #isRefused = false; // by `mayStart`
+  #isOver = false; // nothing more is to be started
 
   constructor(list: List, options: Options) {
     this.#list = list;
@@ -977,6 +976,8 @@ class ListRun {
     const refresh = setInterval(() => files.refresh(this.#claims.keys()), files.lease() / 6);
     try {
       yield* guard(this.#finishedTasks(), this.#pool, () => this.#stop(), this.#options.signal);
+    } catch (error) {
+      if (error !== STOPPED) throw error;
     } finally {
       clearInterval(refresh);
       await this.#filing;
@@ -999,27 +1000,19 @@ class ListRun {
       if (path) {
         this.#yielded++;
         yield readTask(path);
-      } else if (this.#pool.end) return this.#surrender();
-      else if (this.#pool.isBusy || this.#claims.size || this.#delays.size) {
-        await this.#change.next();
-      } else if (this.#isOver()) return this.#surrender();
+      } else if (this.#pool.end) throw this.#pool.end.reason;
+      else if (this.#pool.isBusy || this.#claims.size) await this.#change.next();
+      else if (this.#isOver) return this.#surrender();
+      else if (this.#delays.size) await this.#change.next();
       else if (this.#list.pending.size) await this.#arrivals();
       else if (!await this.#look()) return;
     }
   }
 
-  /** Whether nothing more is to be started. */
-  #isOver(): boolean {
-    const isFailed = this.#failures > this.#options.maxFailures;
-    return isFailed || this.#isRefused || this.#pool.end !== undefined;
-  }
-
-  /** Throws what has ended the run before it was done, if that was an error. */
+  /** Throws if more tasks have failed than may. */
   #surrender(): void {
-    const { end } = this.#pool;
-    if (end && end.reason !== STOPPED) throw end.reason;
     const { maxFailures } = this.#options;
-    if (end || this.#failures <= maxFailures) return;
+    if (this.#failures <= maxFailures) return;
     const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
     const left = files.idsIn(this.#list.directory, "todo").length;
     const rest = `${left} tasks are left in \`todo\``;
@@ -1040,9 +1033,8 @@ class ListRun {
     this.#total = this.#yielded + claims.length + this.#ids.length;
     if (claims.length || this.#ids.length) return true;
     if (ids.length) {
-      const what = `${ids.length} of the files in \`todo\`, such as ${
-        JSON.stringify(`${ids[0]}.json`)
-      }`;
+      const name = JSON.stringify(`${ids[0]}.json`);
+      const what = `${ids.length} of the files in \`todo\`, such as ${name}`;
       throw new Error(`Cannot run ${what}: their names are too long, or not in UTF-8: rename them`);
     }
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
@@ -1054,12 +1046,12 @@ class ListRun {
     const { mayStart, maxFailures } = this.#options;
     while (this.#finished.length < 1000) {
       const id = this.#ids[this.#at];
-      if (id === undefined || this.#isOver()) return this.#pool.endAll();
+      if (id === undefined || this.#isOver || this.#pool.end) return this.#pool.endAll();
       // no more are given ahead than may still fail, and near the end no more than a fair share
       this.#pool.left = Math.min(this.#ids.length - this.#at, 2 * (maxFailures - this.#failures));
       if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
-      this.#isRefused = mayStart?.() === false;
-      if (this.#isRefused) continue;
+      this.#isOver = mayStart?.() === false;
+      if (this.#isOver) continue;
       this.#at++;
       this.#start(id);
     }
@@ -1069,16 +1061,17 @@ class ListRun {
   #start(id: string): void {
     const { directory } = this.#list;
     const claim = files.claim(directory, id, this.#owner);
-    if (!claim) {
+    if (claim === undefined) {
       // another run is at work here: further down each has a stretch of the list to itself, and the order
       // is roughly kept; what is left out is found when this one looks again
       this.#at += Math.floor(Math.random() * 100);
-      return;
-    }
-    if (files.exists(`${directory}/done/${id}.json`)) {
+    } else if (files.exists(`${directory}/done/${id}.json`)) {
       files.remove(claim);
-      return this.#log.event(id, "is dropped, as it is done already");
-    }
+      this.#log.event(id, "is dropped, as it is done already");
+    } else this.#carryOut(claim, id);
+  }
+
+  #carryOut(claim: string, id: string): void {
     this.#claims.set(claim, "");
     try {
       const text = files.readText(claim);
@@ -1109,6 +1102,7 @@ class ListRun {
     if (text === undefined) return; // the run has been stopped
     const outcome = files.outcomeOf(claim, text, result, retries);
     if (outcome.state === "fail") this.#failures++;
+    this.#isOver ||= this.#failures > this.#options.maxFailures;
     this.#outcomes.push(outcome);
     this.#filing ??= this.#fileAll();
     this.#pool.change();
@@ -1404,7 +1398,7 @@ class Pool {
       const marker = `/${this.owner}.${files.newId()}/`;
       const runner = new Runner(job, marker, this.#options.permissions);
       this.#runners.add(runner);
-      this.#watch(runner);
+      this.#watch(runner).catch((error) => this.stop(error));
       this.#give(runner, job);
     });
   }
@@ -1455,15 +1449,15 @@ class Pool {
 
   /** Waits for the end of a runner, and for what it prints until then. */
   async #watch(runner: Runner): Promise<void> {
-    const { child } = runner;
-    const output = this.#read(runner, "stdout").finally(() => runner.end()); // it can answer no more
-    const errors = this.#read(runner, "stderr");
-    const ended = await child.ended;
-    killGroup(child.pid); // what its tasks have left running
-    await Promise.all([output, errors]);
-    if (isEndOfJob(ended) && !runner.isKilled) await sleep(500); // as this process may be to end, too
+    const { pid, ended } = runner.child;
+    const [death] = await Promise.all([
+      ended.finally(() => killGroup(pid)), // what its tasks have left running
+      this.#read(runner, "stdout").finally(() => runner.end()), // it can answer no more
+      this.#read(runner, "stderr"),
+    ]);
+    if (isEndOfJob(death) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.#runners.delete(runner);
-    this.#lose(runner, deathOf("The process of this task", ended, runner.printed));
+    this.#lose(runner, deathOf("The process of this task", death, runner.printed));
     clearTimeout(runner.limit);
     this.change();
   }
@@ -1684,7 +1678,7 @@ function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; r
   return ending;
 
   function listenTo(name: string): () => void {
-    const isCaught = hasMask("SigCgt", name); // by the program
+    const isCaught = deno && hasMask("SigCgt", name); // by the program: what Deno catches, it always does
     return listen(name, () => {
       stop();
       release();
