@@ -810,15 +810,13 @@ export function map<R>(
   const { ordered = true, ...others } = given;
   const options = withDefaults({ ...others, tasksPerProcess: Infinity }, 0);
   see(call);
-  const change = new Change();
-  const tell = () => change.tell();
-  const pool = options.processes ? new Pool(options, 8, new Log(), tell) : undefined;
-  const calls = callAll(call, sources, ordered, options, change, pool);
+  const pool = options.processes ? new Pool(options, 8, new Log()) : undefined;
+  const calls = callAll(call, sources, ordered, options, pool);
   const results = pool ? guard(calls, pool, () => pool.stop()) : calls;
   return results as AsyncGenerator<R, void, void>;
 }
 
-/** Something that others wait for. */
+/** Something that changes, for which others wait. */
 class Change {
   #waiting: (() => void)[] = [];
 
@@ -838,9 +836,9 @@ async function* callAll(
   sources: Items<unknown>[],
   isOrdered: boolean,
   { processes, concurrency }: Options,
-  change: Change,
   pool?: Pool,
 ): AsyncGenerator<unknown, void, void> {
+  const change = pool ?? new Change();
   const results: Promise<unknown>[] = []; // in the order in which they are to be given
   let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
@@ -941,7 +939,6 @@ class ListRun {
   readonly #owner = newOwner();
   readonly #pool: Pool;
   readonly #log: Log;
-  readonly #change = new Change();
   readonly #claims = new Map<string, string>(); // the claimed tasks, and the texts of their files
   readonly #delays = new Set<Timer>(); // of retries that are not due yet
   #ids: string[] = []; // in `todo`, when it last looked, and those to be retried
@@ -958,10 +955,7 @@ class ListRun {
     this.#list = list;
     this.#options = options;
     this.#log = new Log(list.logFile, options.onOutput);
-    this.#pool = new Pool(options, 50, this.#log, () => {
-      this.#fill();
-      this.#change.tell();
-    });
+    this.#pool = new Pool(options, 50, this.#log);
   }
 
   /** How many tasks there are: those that have finished, and those to come. */
@@ -974,6 +968,7 @@ class ListRun {
   async *tasks(): Tasks<unknown> {
     await this.#arrivals();
     const refresh = setInterval(() => files.refresh(this.#claims.keys()), files.lease() / 6);
+    this.#feed().catch((error) => this.#pool.stop(error));
     try {
       yield* guard(this.#finishedTasks(), this.#pool, () => this.#stop(), this.#options.signal);
     } catch (error) {
@@ -1001,9 +996,9 @@ class ListRun {
         this.#yielded++;
         yield readTask(path);
       } else if (this.#pool.end) throw this.#pool.end.reason;
-      else if (this.#pool.isBusy || this.#claims.size) await this.#change.next();
+      else if (this.#pool.isBusy || this.#claims.size) await this.#pool.next();
       else if (this.#isOver) return this.#surrender();
-      else if (this.#delays.size) await this.#change.next();
+      else if (this.#delays.size) await this.#pool.next();
       else if (this.#list.pending.size) await this.#arrivals();
       else if (!await this.#look()) return;
     }
@@ -1039,6 +1034,14 @@ class ListRun {
     }
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
     return isUnsure;
+  }
+
+  /** Gives the pool more to do whenever something has changed, also while the consumer is busy. */
+  async #feed(): Promise<void> {
+    while (!this.#pool.end) {
+      await this.#pool.next();
+      this.#fill();
+    }
   }
 
   /** Claims tasks and has them executed, as long as there is room. */
@@ -1250,22 +1253,31 @@ class Runner {
   isKilled = false;
   overdue: Job | undefined; // for which it was killed
   limit: Timer | undefined; // until it must have ended
+  readonly #options: Options;
   #unsent = "";
 
   /** Starts it for a job; one that gets no other has its order with its start, as that is faster. */
-  constructor(job: Job, marker: string, permissions: string[]) {
+  constructor(job: Job, marker: string, options: Options) {
+    const { permissions } = options;
     const isShort = job.order.length < 33_000; // the system takes no more than 128 KiB, as bytes
     const isSingle = !job.isShared && isShort && isUnlimited(permissions);
     const inherited = attempt(() => nodeProcess().env["FORREST_TASKS"]) ?? "";
     const env = { FORREST_TASKS: inherited + marker, ...(isSingle ? { [ORDER]: job.order } : {}) };
     const command = runnerCommand(permissions, job.steps, !isSingle);
     this.child = spawnGroup(command, { env, hasInput: !isSingle });
+    this.#options = options;
     this.marker = marker;
     this.isEnding = isSingle;
     this.last = job;
   }
 
+  /** The jobs that it is at; the others wait. */
+  get begun(): IteratorObject<Job> {
+    return this.jobs.values().take(this.#options.concurrency);
+  }
+
   give(job: Job): void {
+    const { tasksPerProcess } = this.#options;
     this.given++;
     this.last = job;
     this.jobs.set(job.nonce, job);
@@ -1274,7 +1286,8 @@ class Runner {
     if (!this.#unsent && this.jobs.size > 1) setTimeout(() => this.#send());
     this.#unsent += `${job.order}\n`;
     if (this.jobs.size === 1) this.#send();
-    if (!job.isShared) this.end();
+    // programs may share one in any case
+    if (!job.isShared || (tasksPerProcess > 1 && this.given >= tasksPerProcess)) this.end();
   }
 
   #send(): void {
@@ -1301,14 +1314,13 @@ class Runner {
 }
 
 /** Runners, and what they are to do. Who uses it sees `execute`, and what came of it. */
-class Pool {
+class Pool extends Change {
   readonly owner = newOwner();
   /** How much work is still to come, as far as that is known: near the end it is shared out. */
   left = Infinity;
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
   readonly #log: Log;
-  readonly #changed: () => void; // is called when there is room, or a runner has ended
   readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
@@ -1317,11 +1329,11 @@ class Pool {
   /** Why it was stopped. */
   end: { reason: unknown } | undefined;
 
-  constructor(options: Options, ahead: number, log: Log, changed: () => void) {
+  constructor(options: Options, ahead: number, log: Log) {
+    super();
     this.#options = options;
     this.#ahead = ahead;
     this.#log = log;
-    this.#changed = changed;
     const timeout = options.autokill * 1000;
     this.#timeout = timeout <= LONGEST_TIMER ? timeout : undefined;
   }
@@ -1396,7 +1408,7 @@ class Pool {
   #start(job: Job): void {
     this.#try(() => { // as the system may start no more processes
       const marker = `/${this.owner}.${files.newId()}/`;
-      const runner = new Runner(job, marker, this.#options.permissions);
+      const runner = new Runner(job, marker, this.#options);
       this.#runners.add(runner);
       this.#watch(runner).catch((error) => this.stop(error));
       this.#give(runner, job);
@@ -1404,42 +1416,26 @@ class Pool {
   }
 
   #give(runner: Runner, job: Job): void {
-    const { tasksPerProcess } = this.#options;
     runner.give(job);
-    if (tasksPerProcess > 1 && runner.given >= tasksPerProcess) runner.end();
     this.#begin(runner);
-  }
-
-  /** The jobs that a runner is at; the others wait. */
-  #begunBy(runner: Runner): IteratorObject<Job> {
-    return runner.jobs.values().take(this.#options.concurrency);
   }
 
   /** Notes at which jobs a runner is by now, and sees to it that they do not take too long. */
   #begin(runner: Runner): void {
     if (runner.isKilled) return;
     const grace = this.#options.concurrency > 1 ? 500 : 50; // as its answer may be on its way
-    for (const job of this.#begunBy(runner)) {
+    for (const job of runner.begun) {
       if (job.begun) continue;
       job.begun = Date.now();
       this.#try(() => this.#log.event(job.id, "is started"));
-      const expire = () => this.#expire(runner, job);
+      const expire = () => {
+        runner.overdue = job;
+        killAll(runner.marker); // first, as this finds others by their parents
+        runner.kill();
+      };
       const wait = () => job.timer = setTimeout(expire, grace); // also if we were stopped, as by Ctrl-Z
       if (this.#timeout !== undefined) job.timer = setTimeout(wait, this.#timeout);
     }
-  }
-
-  /** Kills a runner, as it is late with a job. */
-  #expire(runner: Runner, job: Job): void {
-    runner.overdue = job;
-    killAll(runner.marker); // first, as this finds others by their parents
-    runner.kill();
-  }
-
-  #overdue(): files.Stored {
-    const { autokill } = this.#options;
-    const message = `The task was killed after ${autokill} s, as \`autokill\` says`;
-    return { errorValue: encodeThrown(errorOf(message, { name: "TimeoutError" })) };
   }
 
   /** Lets all runners end when they have done what they have, as there is nothing to give them. */
@@ -1489,7 +1485,7 @@ class Pool {
   #print(runner: Runner, text: string, stream: Stream): void {
     if (!text) return;
     runner.printed = (runner.printed + text).slice(-2000);
-    const begun = [...this.#begunBy(runner)];
+    const begun = [...runner.begun];
     const ids = (begun.length ? begun : [runner.last]).map(({ id }) => id).join(",");
     this.#try(() => this.#log.printed(text, stream, ids));
   }
@@ -1503,7 +1499,7 @@ class Pool {
     if (end === "+" && part.length === Number(size)) return true;
     const told = files.parseTask(job.answer) ?? {};
     if (told["isOverdue"]) runner.end(); // after the others, as that task is at work still
-    this.#settle(runner, job, told["isOverdue"] ? this.#overdue() : told);
+    this.#settle(runner, job, told["isOverdue"] ? overdue(this.#options) : told);
     return true;
   }
 
@@ -1522,10 +1518,10 @@ class Pool {
 
   /** Sees to what a dead runner has held. */
   #lose(runner: Runner, death: Error): void {
-    const [first, ...others] = this.#begunBy(runner);
+    const [first, ...others] = runner.begun;
     const isOverdue = first === runner.overdue;
     const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
-    const result = isOverdue ? this.#overdue() : { errorValue: encodeThrown(death) };
+    const result = isOverdue ? overdue(this.#options) : { errorValue: encodeThrown(death) };
     if (first && !others.length && isToBlame) this.#settle(runner, first, result);
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
@@ -1537,7 +1533,7 @@ class Pool {
   /** Goes on, as something has changed. */
   change(): void {
     this.#place();
-    this.#try(this.#changed);
+    this.tell();
   }
 
   /** What the run or the program adds may fail, and ends everything then. */
@@ -1558,8 +1554,13 @@ class Pool {
     for (const runner of this.#runners) runner.kill();
     for (const { outcome } of [...jobs, ...this.#queue]) outcome.reject(reason);
     this.#queue = [];
-    this.#changed();
+    this.tell();
   }
+}
+
+function overdue({ autokill }: Options): files.Stored {
+  const message = `The task was killed after ${autokill} s, as \`autokill\` says`;
+  return { errorValue: encodeThrown(errorOf(message, { name: "TimeoutError" })) };
 }
 
 const NONCE = crypto.randomUUID().length;
