@@ -812,8 +812,8 @@ export function map<R>(
   see(call);
   const pool = options.processes ? new Pool(options, 8, new Log()) : undefined;
   const calls = callAll(call, sources, ordered, options, pool);
-  const results = pool ? guard(calls, pool, () => pool.stop()) : calls;
-  return results as AsyncGenerator<R, void, void>;
+  const guarded = pool ? guard(calls, pool, () => pool.stop()) : calls;
+  return guarded as AsyncGenerator<R, void, void>;
 }
 
 /** Something that changes, for which others wait. */
@@ -1379,7 +1379,7 @@ class Pool extends Change {
       const isIdle = runner?.jobs.size === 0;
       const hasPlace = this.#hasPlace();
       if (hasPlace && !isIdle) this.#start(job);
-      else if (runner && isIdle === hasPlace) this.#give(runner, job);
+      else if (runner && isIdle === hasPlace) this.#begin(runner, job);
       else return;
     }
   }
@@ -1411,17 +1411,13 @@ class Pool extends Change {
       const runner = new Runner(job, marker, this.#options);
       this.#runners.add(runner);
       this.#watch(runner).catch((error) => this.stop(error));
-      this.#give(runner, job);
+      this.#begin(runner, job);
     });
   }
 
-  #give(runner: Runner, job: Job): void {
-    runner.give(job);
-    this.#begin(runner);
-  }
-
-  /** Notes at which jobs a runner is by now, and sees to it that they do not take too long. */
-  #begin(runner: Runner): void {
+  /** Notes at which jobs a runner is by now, given one more, and sees to it that they do not take too long. */
+  #begin(runner: Runner, more?: Job): void {
+    if (more) runner.give(more);
     if (runner.isKilled) return;
     const grace = this.#options.concurrency > 1 ? 500 : 50; // as its answer may be on its way
     for (const job of runner.begun) {
