@@ -90,7 +90,8 @@ export const isFileName = (id: string): boolean => /^[^./\0][^/\0]*$/.test(id);
  * systems that normalize names.
  */
 export function checkId(id: unknown): asserts id is string {
-  const isName = typeof id === "string" && isFileName(id) && !/[\\\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|\.json@/u.test(id);
+  const isName = typeof id === "string" && isFileName(id) &&
+    !/[\\\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|\.json@/u.test(id);
   if (isName && id.normalize() === id && sizeOf(id) <= 150) return;
   const rule = "a file name of up to 150 bytes, in normal form, that does not begin with a dot " +
     "and has no control characters";
@@ -472,15 +473,12 @@ export function readable(path: string): string {
 /** Writes a file, which is not brought to disk. */
 export const writeText = (path: string, text: string): void => fs().writeFileSync(path, text);
 
-/** Opens a log, to add to it. */
-export const openLog = (path: string): number => fs().openSync(path, "a");
-export const close = (file: number): void => fs().closeSync(file);
-
 /** Writes lines to a log: what has happened to a task, or what it has printed. */
-export function log(file: number | string, id: string, text: string, mark = ""): void {
+export function log(path: string, id: string, text: string, mark = ""): void {
   const time = new Date().toISOString();
   const lines = text.replace(/\n$/, "").split("\n");
-  fs().appendFileSync(file, lines.map((line) => `${time} ${id} ${mark}${line}\n`).join(""));
+  const added = lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
+  fs().writeFileSync(path, added, { flag: "a" }); // Deno's `appendFileSync` has no regard for the umask
 }
 
 /** Moves or removes a file; false if it is not there. */

@@ -296,7 +296,14 @@ export class TaskList<T = unknown> {
       throw new Error(`Cannot make the task list \`${this.directory}\`, as it exists: ${fix}`);
     }
     files.makeFolders(this.directory);
-    if (isThere && preClean && !this.#skip) this.clean();
+    if (!isThere || !preClean || this.#skip) return;
+    this.recover();
+    const { running } = this.count();
+    if (running) {
+      const fix = "wait for it, or take the list as it is with `preClean: false`";
+      throw new Error(`Cannot remove tasks of \`${this.directory}\`, as ${running} run: ${fix}`);
+    }
+    this.clean();
   }
 
   /**
@@ -437,7 +444,6 @@ export class TaskList<T = unknown> {
    * Removes tasks: all, or those of the states that are `true`, or all but those that are `false`.
    *
    * @throws {TypeError} If there is no such state.
-   * @throws {Error} If tasks that wait are to be removed, and a run is at work on the list.
    */
   clean(which: { todo?: boolean; done?: boolean; fail?: boolean } = {}): void {
     const removable = ["todo", "done", "fail"] as const;
@@ -445,11 +451,6 @@ export class TaskList<T = unknown> {
     const isAny = Object.values(which).includes(true);
     const chosen = removable.filter((state) => which[state] ?? !isAny);
     if (chosen.includes("todo")) this.recover();
-    const { running } = this.count();
-    if (running && chosen.includes("todo")) {
-      const fix = "wait for it, or take the list as it is with `preClean: false`";
-      throw new Error(`Cannot remove tasks of \`${this.directory}\`, as ${running} run: ${fix}`);
-    }
     for (const state of chosen) files.removeTasks(this.directory, state);
   }
 
@@ -764,15 +765,13 @@ export function map<R>(
   const { ordered = true, ...others } = given;
   const options = withDefaults({ ...others, tasksPerProcess: Infinity }, 0);
   see(call);
-  const change = new Change();
-  const listener = { changed: () => change.tell(), printed: print };
-  const pool = options.processes ? new Pool(options, 8, listener) : undefined;
-  const calls = callAll(call, sources, ordered, options, change, pool);
-  const results = pool ? guard(calls, pool, () => pool.stop()) : calls;
-  return results as AsyncGenerator<R, void, void>;
+  const pool = options.processes ? new Pool(options, 8, new Log()) : undefined;
+  const calls = callAll(call, sources, ordered, options, pool);
+  const guarded = pool ? guard(calls, pool, () => pool.stop()) : calls;
+  return guarded as AsyncGenerator<R, void, void>;
 }
 
-/** Something that others wait for. */
+/** Something that changes, for which others wait. */
 class Change {
   #waiting: (() => void)[] = [];
 
@@ -791,31 +790,29 @@ async function* callAll(
   call: Callable,
   sources: Items<unknown>[],
   isOrdered: boolean,
-  options: Options,
-  change: Change,
+  { processes, concurrency }: Options,
   pool?: Pool,
 ): AsyncGenerator<unknown, void, void> {
-  const calls: Promise<unknown>[] = []; // in the order in which their results are to be given
-  const count = { read: 0, given: 0, here: 0 }; // items, results, and calls that run in this process
+  const change = pool ?? new Change();
+  const results: Promise<unknown>[] = []; // in the order in which they are to be given
+  let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
   let isOver = false;
   const isFull = () => {
-    const { processes, concurrency } = options;
     const window = pool ? 4 * processes * Math.max(concurrency, pool.depth) : concurrency;
-    const isBusy = pool ? pool.isFull : count.here >= concurrency;
-    return isBusy || count.read - count.given >= window;
+    return pool?.isFull || ahead >= window;
   };
   const readAll = async () => {
     try {
-      const make = await (pool ? callElsewhere(call, sources, count, pool) : callHere(call, count));
+      const make = await callerOf(call, sources, pool);
       for await (const args of zip(sources)) {
         while (isFull() && !isOver) await change.next();
         if (isOver) return;
-        count.read++;
+        ahead++;
         const result = make(args);
-        if (isOrdered) calls.push(result);
+        if (isOrdered) results.push(result);
         const ended = () => {
-          if (!isOrdered) calls.push(result);
+          if (!isOrdered) results.push(result);
           change.tell();
         };
         result.then(ended, ended);
@@ -828,12 +825,12 @@ async function* callAll(
   const reading = readAll();
   reading.catch(nothing); // its error comes after the results
   try {
-    while (!isRead || count.given < count.read) {
-      if (!calls.length && !pool?.isStopped) await change.next();
-      if (!calls.length && pool?.isStopped) throw STOPPED;
-      if (!calls.length) continue;
-      const result = await calls.shift();
-      count.given++;
+    while (ahead || !isRead) {
+      if (!results.length) await change.next();
+      if (pool?.end) throw pool.end.reason;
+      if (!results.length) continue;
+      const result = await results.shift();
+      ahead--;
       change.tell();
       yield result;
     }
@@ -844,33 +841,21 @@ async function* callAll(
   }
 }
 
-type Make = (args: unknown[]) => Promise<unknown>;
-
-/** Makes calls in this process. */
-async function callHere(call: Callable, count: { here: number }): Promise<Make> {
-  const [owner, callee] = await load(globalName(call) ?? call);
-  return async (args) => {
-    count.here++;
-    try {
-      return await apply(owner, callee, args);
-    } finally {
-      count.here--;
-    }
-  };
-}
-
-/** Has calls made by a pool. */
-async function callElsewhere(
+/** What calls a function: in this process, or by a pool. */
+async function callerOf(
   call: Callable,
   sources: Items<unknown>[],
-  count: { read: number },
-  pool: Pool,
-): Promise<Make> {
+  pool?: Pool,
+): Promise<(args: unknown[]) => Promise<unknown>> {
+  if (!pool) {
+    const [owner, callee] = await load(globalName(call) ?? call);
+    return async (args) => await apply(owner, callee, args);
+  }
   const name = await refer(call);
-  const arrays = sources.filter((source) => Array.isArray(source));
-  const shortest = Math.min(...arrays.map(({ length }) => length));
+  const lengths = sources.map((source) => Array.isArray(source) ? source.length : Infinity);
+  pool.left = Math.min(...lengths);
   return async (args) => {
-    pool.left = shortest - count.read;
+    pool.left--;
     const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
     const told = await pool.execute("", steps);
     if ("errorValue" in told) throw decode(told.errorValue);
@@ -880,10 +865,9 @@ async function callElsewhere(
 
 /** Arrays of an item from each source, until the first of them ends. */
 async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, void> {
-  const iterators = sources.map((source) =>
-    (source as AsyncIterable<unknown>)[Symbol.asyncIterator]?.() ??
-      (source as Iterable<unknown>)[Symbol.iterator]()
-  );
+  const iterators = sources.map(async function* (source) {
+    yield* source;
+  });
   try {
     while (true) {
       const items = await Promise.all(iterators.map((iterator) => iterator.next()));
@@ -891,19 +875,14 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
       yield items.map(({ value }) => value);
     }
   } finally {
-    await Promise.allSettled(iterators.map(async (iterator) => await iterator.return?.()));
+    await Promise.allSettled(iterators.map((iterator) => iterator.return()));
   }
 }
 
 // ------------------------------------------------------------------------------- the run of a list
 
-/** The list that a run is about. */
-interface List {
-  directory: string;
-  logFile: string | undefined;
-  /** What is being scheduled. */
-  pending: Set<Promise<unknown>>;
-}
+/** The list that a run is about, and what is being scheduled. */
+type List = { directory: string; logFile: string | undefined; pending: Set<Promise<unknown>> };
 
 /**
  * The run of a list: it claims tasks (`fill`), has the pool execute them (`start`), files what came of them
@@ -917,32 +896,21 @@ class ListRun {
   readonly #log: Log;
   readonly #claims = new Map<string, string>(); // the claimed tasks, and the texts of their files
   readonly #delays = new Set<Timer>(); // of retries that are not due yet
-  #ids: string[] = []; // in `todo`, when it last looked
+  #ids: string[] = []; // in `todo`, when it last looked, and those to be retried
   #at = 0; // the next of them
-  #claimed = 0; // how many of them it has claimed
-  #stride = 1; // how many to leave to another run, at most, if that was faster
-  #fruitless = 0; // how often in a row it has seen the same, and could claim none of it
-  #again: string[] = []; // to be retried
   #outcomes: Outcome[] = []; // to be filed
   #filing: Promise<void> | undefined;
   #finished: string[] = []; // paths, to be yielded
   #yielded = 0;
   #failures = 0;
   #total: number | undefined;
-  #isRefused = false; // by `mayStart`
-  #isStopped = false;
-  #problem: { error: unknown } | undefined; // what ends the run
-  #wake = nothing; // tells the consumer that something has changed
+  #isOver = false; // nothing more is to be started
 
   constructor(list: List, options: Options) {
     this.#list = list;
     this.#options = options;
     this.#log = new Log(list.logFile, options.onOutput);
-    this.#pool = new Pool(options, 50, {
-      changed: () => this.#change(),
-      begun: (id) => this.#try(() => this.#log.event(id, "is started")),
-      printed: (text, stream, ids) => this.#try(() => this.#log.printed(text, stream, ids)),
-    });
+    this.#pool = new Pool(options, 50, this.#log);
   }
 
   /** How many tasks there are: those that have finished, and those to come. */
@@ -955,14 +923,16 @@ class ListRun {
   async *tasks(): Tasks<unknown> {
     await this.#arrivals();
     const refresh = setInterval(() => files.refresh(this.#claims.keys()), files.lease() / 6);
+    this.#feed().catch((error) => this.#pool.stop(error));
     try {
-      this.#log.open();
       yield* guard(this.#finishedTasks(), this.#pool, () => this.#stop(), this.#options.signal);
+    } catch (error) {
+      if (error !== STOPPED) throw error;
     } finally {
       clearInterval(refresh);
       await this.#filing;
       this.#stop();
-      this.#log.close();
+      this.#log.flush();
     }
     await this.#arrivals();
   }
@@ -974,93 +944,99 @@ class ListRun {
   }
 
   async *#finishedTasks(): Tasks<unknown> {
-    const { directory, pending } = this.#list;
     while (true) {
-      this.#try(() => this.#fill());
+      this.#fill();
       const path = this.#finished.shift();
       if (path) {
         this.#yielded++;
         yield readTask(path);
-      } else if (this.#problem) throw this.#problem.error;
-      else if (this.#isStopped) return;
-      else if (this.#pool.isBusy || this.#claims.size || this.#delays.size) {
-        await new Promise<void>((resolve) => this.#wake = resolve);
-      } else if (this.#failures > this.#options.maxFailures) {
-        throw surrender(this.#failures, this.#options, files.idsIn(directory, "todo").length);
-      } else if (this.#isOver()) return;
-      else if (pending.size) await this.#arrivals();
+      } else if (this.#pool.end) throw this.#pool.end.reason;
+      else if (this.#pool.isBusy || this.#claims.size) await this.#pool.next();
+      else if (this.#isOver) return this.#surrender();
+      else if (this.#delays.size) await this.#pool.next();
+      else if (this.#list.pending.size) await this.#arrivals();
       else if (!await this.#look()) return;
     }
   }
 
-  /** Whether nothing more is to be started. */
-  #isOver(): boolean {
-    return this.#isStopped || this.#isRefused || this.#failures > this.#options.maxFailures;
+  /** Throws if more tasks have failed than may. */
+  #surrender(): void {
+    const { maxFailures } = this.#options;
+    if (this.#failures <= maxFailures) return;
+    const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
+    const left = files.idsIn(this.#list.directory, "todo").length;
+    const rest = `${left} tasks are left in \`todo\``;
+    throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
   }
 
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
     const { directory } = this.#list;
-    const { ids } = this.#options;
     const { claims, makers, isUnsure } = files.takeOver(directory, this.#owner);
     for (const maker of makers) killAll(`/${maker}.`);
     for (const claim of claims) this.#bury(claim);
-    const waits = (id: string) =>
-      files.isFileName(id) && files.exists(`${directory}/todo/${id}.json`);
-    const { length, 0: first } = this.#ids;
-    this.#ids = ids ? [...new Set(ids)].sort().filter(waits) : files.idsIn(directory, "todo");
-    const isSame = length > 0 && this.#ids.length === length && this.#ids[0] === first;
-    this.#fruitless = this.#claimed || !isSame ? 0 : this.#fruitless + 1;
-    this.#at = this.#claimed = 0;
+    const wanted = this.#options.ids && new Set(this.#options.ids);
+    const ids = files.idsIn(directory, "todo").filter((id) => wanted?.has(id) ?? true);
+    const isName = (id: string) => !files.isTooLong(id, this.#owner) && !id.includes("\ufffd");
+    this.#ids = ids.filter(isName); // of a file that can be moved
+    this.#at = 0;
     this.#total = this.#yielded + claims.length + this.#ids.length;
-    if (this.#fruitless > 3) throw cannotClaim(this.#ids);
     if (claims.length || this.#ids.length) return true;
+    if (ids.length) {
+      const name = JSON.stringify(`${ids[0]}.json`);
+      const what = `${ids.length} of the files in \`todo\`, such as ${name}`;
+      throw new Error(`Cannot run ${what}: their names are too long, or not in UTF-8: rename them`);
+    }
     if (isUnsure) await sleep(Math.min(1000, files.lease() / 6));
     return isUnsure;
+  }
+
+  /** Gives the pool more to do whenever something has changed, also while the consumer is busy. */
+  async #feed(): Promise<void> {
+    while (!this.#pool.end) {
+      await this.#pool.next();
+      this.#fill();
+    }
   }
 
   /** Claims tasks and has them executed, as long as there is room. */
   #fill(): void {
     const { mayStart, maxFailures } = this.#options;
     while (this.#finished.length < 1000) {
-      const id = this.#again[0] ?? this.#ids[this.#at];
-      if (id === undefined || this.#isOver()) return this.#pool.endAll();
+      const id = this.#ids[this.#at];
+      if (id === undefined || this.#isOver || this.#pool.end) return this.#pool.endAll();
       // no more are given ahead than may still fail, and near the end no more than a fair share
       this.#pool.left = Math.min(this.#ids.length - this.#at, 2 * (maxFailures - this.#failures));
       if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
-      this.#isRefused = mayStart ? !mayStart() : false;
-      if (this.#isRefused) continue;
-      if (this.#again.length) this.#again.shift();
-      else this.#at++;
-      const claim = this.#claim(id);
-      if (claim) this.#start(claim, id);
+      this.#isOver = mayStart?.() === false;
+      if (this.#isOver) continue;
+      this.#at++;
+      this.#start(id);
     }
   }
 
-  #claim(id: string): string | undefined {
+  /** Claims a task, and has it executed. */
+  #start(id: string): void {
     const { directory } = this.#list;
-    if (files.isTooLong(id, this.#owner)) return undefined;
     const claim = files.claim(directory, id, this.#owner);
-    if (!claim) {
-      // another run is at work here: further down each soon has a stretch of the list to itself, and the
-      // order is roughly kept; what is left out is found when this one looks again
-      this.#stride = Math.min(this.#stride * 2, 1024);
-      this.#at += Math.floor(Math.random() * this.#stride);
+    if (claim === undefined) {
+      // another run is at work here: further down each has a stretch of the list to itself, and the order
+      // is roughly kept; what is left out is found when this one looks again
+      this.#at += Math.floor(Math.random() * 100);
     } else if (files.exists(`${directory}/done/${id}.json`)) {
       files.remove(claim);
       this.#log.event(id, "is dropped, as it is done already");
-      return undefined;
-    } else this.#claimed++;
-    return claim;
+    } else this.#carryOut(claim, id);
   }
 
-  #start(claim: string, id: string): void {
+  #carryOut(claim: string, id: string): void {
     this.#claims.set(claim, "");
     try {
       const text = files.readText(claim);
       this.#claims.set(claim, text);
       const told = this.#pool.execute(id, stepsOf(text, `${id}.json`));
-      told.then((told) => this.#conclude(claim, resultOf(told)), nothing); // or the run is stopped
+      const concluded = told.then((told) => this.#conclude(claim, resultOf(told)));
+      concluded.catch((error) => this.#pool.stop(error));
     } catch (error) { // it is no task, or cannot be read
       const errorValue = encodeThrown(error);
       this.#conclude(claim, resultOf({ begin: Date.now(), runtime: 0, errorValue }));
@@ -1084,9 +1060,10 @@ class ListRun {
     if (text === undefined) return; // the run has been stopped
     const outcome = files.outcomeOf(claim, text, result, retries);
     if (outcome.state === "fail") this.#failures++;
+    this.#isOver ||= this.#failures > this.#options.maxFailures;
     this.#outcomes.push(outcome);
     this.#filing ??= this.#fileAll();
-    this.#change();
+    this.#pool.change();
   }
 
   /** Files outcomes, one batch after the other: those that come meanwhile are filed together. */
@@ -1097,78 +1074,44 @@ class ListRun {
         for (const outcome of batch) this.#settled(outcome);
       }
     } catch (error) {
-      this.#halt(error);
+      this.#pool.stop(error);
     }
     this.#filing = undefined;
-    this.#change();
+    this.#pool.change();
   }
 
   /** Handles a task that has an outcome in its place. */
   #settled({ claim, state, retried }: Outcome): void {
     const { id } = locate(claim);
     if (!this.#claims.delete(claim)) return; // the run has been stopped
-    const path = `${this.#list.directory}/${state}/${id}.json`;
     if (state === "todo") {
       this.#log.event(id, "has failed, and will be retried");
-      const delay = retried && this.#options.retryDelay * 1000 * 2 ** (retried - 1);
-      const timer = setTimeout(() => {
-        this.#delays.delete(timer);
-        this.#again.push(id);
-        this.#change();
-      }, Math.min(delay, LONGEST_TIMER));
-      this.#delays.add(timer);
-    } else {
-      this.#log.event(id, `is in \`${state}\``);
-      if (state === "fail" && this.#options.printErrors) {
-        this.#log.error(id, readTask(path).errorValue);
-      }
-      if (state !== "running") this.#finished.push(path); // as another run has it
+      return this.#retry(id, this.#options.retryDelay * 1000 * 2 ** (retried - 1));
     }
-  }
-
-  #change(): void {
-    this.#try(() => this.#fill());
-    this.#wake();
-  }
-
-  #try(action: () => void): void {
-    try {
-      action();
-    } catch (error) {
-      this.#halt(error);
+    const path = `${this.#list.directory}/${state}/${id}.json`;
+    this.#log.event(id, `is in \`${state}\``);
+    if (state === "fail" && this.#options.printErrors) {
+      this.#log.error(id, readTask(path).errorValue);
     }
+    if (state !== "running") this.#finished.push(path); // as another run has it
   }
 
-  /** Ends the run with an error. */
-  #halt(error: unknown): void {
-    this.#problem ??= { error };
-    this.#isStopped = true;
-    this.#wake();
+  #retry(id: string, delay: number): void {
+    const timer = setTimeout(() => {
+      this.#delays.delete(timer);
+      this.#ids.splice(this.#at, 0, id);
+      this.#pool.change();
+    }, Math.min(delay, LONGEST_TIMER));
+    this.#delays.add(timer);
   }
 
   /** Kills what runs, and puts back all claims, at once: no call in here is asynchronous. */
   #stop(): void {
-    this.#isStopped = true;
     this.#pool.stop();
     for (const timer of this.#delays) clearTimeout(timer);
-    for (const claim of this.#claims.keys()) this.#try(() => void files.putBack(claim));
+    for (const claim of this.#claims.keys()) attempt(() => files.putBack(claim));
     this.#claims.clear();
-    this.#wake();
   }
-}
-
-/** More tasks have failed than may. */
-function surrender(failures: number, { maxFailures }: Options, left: number): Error {
-  const count = `${failures} failure${failures === 1 ? "" : "s"}`;
-  const rest = `${left} tasks are left in \`todo\``;
-  return new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
-}
-
-/** There are files that a run cannot claim, as often as it tries. */
-function cannotClaim(ids: string[]): Error {
-  const names = ids.slice(0, 3).map((id) => JSON.stringify(`${id}.json`)).join(", ");
-  const what = `${ids.length} of the files in \`todo\`, such as ${names}`;
-  return new Error(`Cannot run ${what}: their names are too long, or not in UTF-8: rename them`);
 }
 
 /** What a runner has told of a task, as its file is to say it. */
@@ -1188,16 +1131,11 @@ function stackOf(error: unknown): string {
 class Log {
   readonly #path: string | undefined;
   readonly #onOutput: RunOptions["onOutput"];
-  readonly #begun = new Map<string, string>(); // lines that are not whole yet, by their ids
-  #file: number | undefined;
+  readonly #begun = new Map<string, string>(); // lines that are not whole yet, by who prints them, and where
 
-  constructor(path: string | undefined, onOutput: RunOptions["onOutput"]) {
-    this.#path = path;
+  constructor(path?: string, onOutput?: RunOptions["onOutput"]) {
+    this.#path = path && fullPath(path); // wherever the program goes
     this.#onOutput = onOutput;
-  }
-
-  open(): void {
-    if (this.#path !== undefined) this.#file = files.openLog(this.#path);
   }
 
   /** Takes what tasks have printed, and writes the lines that are whole. */
@@ -1220,25 +1158,22 @@ class Log {
 
   /** Writes what has happened to a task, after what it has printed. */
   event(id: string, text: string): void {
-    for (const [key, text] of this.#begun) {
-      const ids = key.slice(0, key.lastIndexOf("@"));
-      if (!ids.split(",").includes(id)) continue;
-      this.#begun.delete(key);
-      this.#write(ids, text, "| ");
-    }
+    this.flush(id);
     this.#write(id, text);
   }
 
-  #write(id: string, text: string, mark = ""): void {
-    if (text && this.#file !== undefined) files.log(this.#file, id, text, mark);
+  /** Writes the lines of a task that are not whole, or of all tasks. */
+  flush(id?: string): void {
+    for (const [key, text] of this.#begun) {
+      const ids = key.slice(0, key.lastIndexOf("@"));
+      if (id !== undefined && !ids.split(",").includes(id)) continue;
+      this.#begun.delete(key);
+      this.#write(ids, text, "| ");
+    }
   }
 
-  close(): void {
-    for (const [key, text] of this.#begun) {
-      this.#write(key.slice(0, key.lastIndexOf("@")), text, "| ");
-    }
-    if (this.#file !== undefined) files.close(this.#file);
-    this.#file = undefined;
+  #write(id: string, text: string, mark = ""): void {
+    if (text && this.#path !== undefined) files.log(this.#path, id, text, mark);
   }
 }
 
@@ -1254,58 +1189,51 @@ interface Job {
   steps: Step[];
   nonce: string; // which marks its answer, as no other process knows it
   order: string;
-  isProgram: boolean; // and nothing else
   isShared: boolean; // with others in one runner
   answer: string; // as far as it has come
   begun: number; // in milliseconds; 0, if a runner has not begun it
   timer?: Timer; // until it must have been answered
-  resolve(told: Told): void;
-  reject(error: Error): void;
-}
-
-/** What a pool tells its owner. */
-interface Listener {
-  /** There is room, or a runner has ended. */
-  changed(): void;
-  /** A runner has begun a task. */
-  begun?(id: string): void;
-  /** A runner has printed something, for one of the tasks with these ids. */
-  printed(text: string, stream: Stream, ids: string): void;
+  outcome: PromiseWithResolvers<Told>;
 }
 
 /** A process that does jobs. */
 class Runner {
   readonly child: Child;
   readonly marker: string; // what the environment of all its descendants contains
-  readonly isShared: boolean;
   readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
-  given = 0; // how many jobs it ever got that are no programs
-  begun = 0; // how many of all jobs it has begun
+  given = 0; // how many jobs it ever got
   last: Job;
   printed = ""; // the end of it
   isEnding = false; // it gets nothing more
   isKilled = false;
   overdue: Job | undefined; // for which it was killed
+  limit: Timer | undefined; // until it must have ended
+  readonly #options: Options;
   #unsent = "";
-  #limit: Timer | undefined;
 
   /** Starts it for a job; one that gets no other has its order with its start, as that is faster. */
-  constructor(job: Job, marker: string, permissions: string[]) {
-    const isSingle = !job.isShared && isUnlimited(permissions) && fitsVariable(job.order);
-    const env = {
-      FORREST_TASKS: environment("FORREST_TASKS") + marker,
-      ...(isSingle ? { [ORDER]: job.order } : {}),
-    };
+  constructor(job: Job, marker: string, options: Options) {
+    const { permissions } = options;
+    const isShort = job.order.length < 33_000; // the system takes no more than 128 KiB, as bytes
+    const isSingle = !job.isShared && isShort && isUnlimited(permissions);
+    const inherited = attempt(() => nodeProcess().env["FORREST_TASKS"]) ?? "";
+    const env = { FORREST_TASKS: inherited + marker, ...(isSingle ? { [ORDER]: job.order } : {}) };
     const command = runnerCommand(permissions, job.steps, !isSingle);
     this.child = spawnGroup(command, { env, hasInput: !isSingle });
+    this.#options = options;
     this.marker = marker;
-    this.isShared = job.isShared;
     this.isEnding = isSingle;
     this.last = job;
   }
 
+  /** The jobs that it is at; the others wait. */
+  get begun(): IteratorObject<Job> {
+    return this.jobs.values().take(this.#options.concurrency);
+  }
+
   give(job: Job): void {
-    if (!job.isProgram) this.given++; // a program is a process of its own anyway
+    const { tasksPerProcess } = this.#options;
+    this.given++;
     this.last = job;
     this.jobs.set(job.nonce, job);
     if (this.isEnding) return; // it has its order
@@ -1313,7 +1241,8 @@ class Runner {
     if (!this.#unsent && this.jobs.size > 1) setTimeout(() => this.#send());
     this.#unsent += `${job.order}\n`;
     if (this.jobs.size === 1) this.#send();
-    if (!job.isShared) this.end();
+    // programs may share one in any case
+    if (!job.isShared || (tasksPerProcess > 1 && this.given >= tasksPerProcess)) this.end();
   }
 
   #send(): void {
@@ -1329,60 +1258,55 @@ class Runner {
     }
     this.isEnding = true;
     // what a task has left may block it
-    if (!this.jobs.size) this.#limit ??= setTimeout(() => this.kill(), 5000);
+    if (!this.jobs.size) this.limit ??= setTimeout(() => this.kill(), 5000);
   }
 
   kill(): void {
     this.isEnding = this.isKilled = true;
     killGroup(this.child.pid);
-    try {
-      this.child.kill(); // as it may not lead its group yet
-    } catch { /* it has ended */ }
-  }
-
-  /** Forgets its timers, as it is dead. */
-  bury(): void {
-    clearTimeout(this.#limit);
-    for (const { timer } of this.jobs.values()) clearTimeout(timer);
+    this.child.kill(); // as it may not lead its group yet
   }
 }
 
 /** Runners, and what they are to do. Who uses it sees `execute`, and what came of it. */
-class Pool {
+class Pool extends Change {
   readonly owner = newOwner();
   /** How much work is still to come, as far as that is known: near the end it is shared out. */
   left = Infinity;
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
-  readonly #listener: Listener;
+  readonly #log: Log;
+  readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
-  #started = 0;
   #answered = 0;
   #firstAnswer = 0; // when it came, in milliseconds
-  isStopped = false;
+  /** Why it was stopped. */
+  end: { reason: unknown } | undefined;
 
-  constructor(options: Options, ahead: number, listener: Listener) {
+  constructor(options: Options, ahead: number, log: Log) {
+    super();
     this.#options = options;
     this.#ahead = ahead;
-    this.#listener = listener;
+    this.#log = log;
+    const timeout = options.autokill * 1000;
+    this.#timeout = timeout <= LONGEST_TIMER ? timeout : undefined;
   }
 
   /** Has steps done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
   execute(id: string, steps: Step[]): Promise<Told> {
-    const { session, concurrency, autokill, tasksPerProcess } = this.#options;
+    const { session, concurrency, tasksPerProcess } = this.#options;
+    // a program is a process of its own anyway
     const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
     const isShared = isProgram || tasksPerProcess > 1;
-    const isCompany = isShared && concurrency > 1;
-    const timeout = isCompany && autokill * 1000 <= LONGEST_TIMER ? autokill * 1000 : undefined;
     const nonce = crypto.randomUUID();
-    const most = isCompany ? Math.min(concurrency, LONGEST_TIMER) : undefined;
+    const timeout = concurrency > 1 ? this.#timeout : undefined;
+    const most = Math.min(concurrency, LONGEST_TIMER); // JSON has no Infinity
     const order = JSON.stringify({ nonce, steps, session, concurrency: most, timeout });
-    return new Promise((resolve, reject) => {
-      const fresh = { answer: "", begun: 0 };
-      this.#queue.push({ id, steps, nonce, order, isProgram, isShared, ...fresh, resolve, reject });
-      this.#place();
-    });
+    const outcome = Promise.withResolvers<Told>();
+    this.#queue.push({ id, steps, nonce, order, isShared, answer: "", begun: 0, outcome });
+    this.#place();
+    return outcome.promise;
   }
 
   /** Whether work would have to wait here. */
@@ -1405,21 +1329,20 @@ class Pool {
 
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
-    for (let job; (job = this.#queue[0]) && !this.isStopped; this.#queue.shift()) {
+    for (let job; (job = this.#queue[0]) && !this.end; this.#queue.shift()) {
       const runner = job.isShared ? this.#leastBusy() : undefined;
       const isIdle = runner?.jobs.size === 0;
       const hasPlace = this.#hasPlace();
       if (hasPlace && !isIdle) this.#start(job);
-      else if (runner && isIdle === hasPlace) this.#give(runner, job);
+      else if (runner && isIdle === hasPlace) this.#begin(runner, job);
       else return;
     }
   }
 
   /** Whether a process more may have work. */
   #hasPlace(): boolean {
-    let busy = 0;
-    for (const { jobs } of this.#runners) if (jobs.size) busy++;
-    return busy < this.#options.processes;
+    const busy = [...this.#runners].filter(({ jobs }) => jobs.size);
+    return busy.length < this.#options.processes;
   }
 
   /** The shared runner that has the least to do, if it has room. */
@@ -1438,41 +1361,32 @@ class Pool {
   }
 
   #start(job: Job): void {
-    const marker = `/${this.owner}.${this.#started++}/`;
-    const runner = new Runner(job, marker, this.#options.permissions);
-    this.#runners.add(runner);
-    this.#watch(runner);
-    this.#give(runner, job);
+    this.#try(() => { // as the system may start no more processes
+      const marker = `/${this.owner}.${files.newId()}/`;
+      const runner = new Runner(job, marker, this.#options);
+      this.#runners.add(runner);
+      this.#watch(runner).catch((error) => this.stop(error));
+      this.#begin(runner, job);
+    });
   }
 
-  #give(runner: Runner, job: Job): void {
-    runner.give(job);
-    if (runner.given >= this.#options.tasksPerProcess) runner.end();
-    this.#begin(runner);
-  }
-
-  /** Notes at which jobs a runner is by now, and sees to it that they do not take too long. */
-  #begin(runner: Runner): void {
-    const { concurrency, autokill } = this.#options;
-    const isCompany = runner.isShared && concurrency > 1;
-    const grace = isCompany ? 500 : 50; // as its answer may be on its way
-    let room = isCompany ? concurrency : 1;
-    for (const job of runner.jobs.values()) {
-      if (room-- <= 0) return;
+  /** Notes at which jobs a runner is by now, given one more, and sees to it that they do not take too long. */
+  #begin(runner: Runner, more?: Job): void {
+    if (more) runner.give(more);
+    if (runner.isKilled) return;
+    const grace = this.#options.concurrency > 1 ? 500 : 50; // as its answer may be on its way
+    for (const job of runner.begun) {
       if (job.begun) continue;
       job.begun = Date.now();
-      runner.begun++;
-      this.#listener.begun?.(job.id);
-      const expire = () => this.#expire(runner, job);
+      this.#try(() => this.#log.event(job.id, "is started"));
+      const expire = () => {
+        runner.overdue = job;
+        killAll(runner.marker); // first, as this finds others by their parents
+        runner.kill();
+      };
       const wait = () => job.timer = setTimeout(expire, grace); // also if we were stopped, as by Ctrl-Z
-      if (autokill * 1000 <= LONGEST_TIMER) job.timer = setTimeout(wait, autokill * 1000);
+      if (this.#timeout !== undefined) job.timer = setTimeout(wait, this.#timeout);
     }
-  }
-
-  #expire(runner: Runner, job: Job): void {
-    runner.overdue = job;
-    killAll(runner.marker); // first, as this finds others by their parents
-    runner.kill();
   }
 
   /** Lets all runners end when they have done what they have, as there is nothing to give them. */
@@ -1482,116 +1396,122 @@ class Pool {
 
   /** Waits for the end of a runner, and for what it prints until then. */
   async #watch(runner: Runner): Promise<void> {
-    const { child } = runner;
-    const output = this.#read(runner, "stdout").finally(() => runner.end()); // it can answer no more
-    const errors = this.#read(runner, "stderr");
-    const ended = await child.ended;
-    killGroup(child.pid); // what its tasks have left running
-    await Promise.all([output, errors]);
-    if (isEndOfJob(ended) && !runner.isKilled) await sleep(500); // as this process may be to end, too
+    const { pid, ended } = runner.child;
+    const [death] = await Promise.all([
+      ended.finally(() => killGroup(pid)), // what its tasks have left running
+      this.#read(runner, "stdout").finally(() => runner.end()), // it can answer no more
+      this.#read(runner, "stderr"),
+    ]);
+    if (isEndOfJob(death) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.#runners.delete(runner);
-    runner.bury();
-    this.#lose(runner, deathOf("The process of this task", ended, runner.printed));
-    this.#changed();
+    this.#lose(runner, deathOf("The process of this task", death, runner.printed));
+    clearTimeout(runner.limit);
+    this.change();
   }
 
   /** Reads what a runner prints: between what its tasks print, there are its answers. */
   async #read(runner: Runner, stream: Stream): Promise<void> {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    const mark = stream === "stdout" ? "\x1e" : "\n\x1e\n"; // which no answer begins with
     let text = "";
     await collect(runner.child[stream], runner.child.ended, (chunk) => {
-      text += decoder.decode(chunk, { stream: true });
-      for (let end; (end = text.indexOf("\n", text.indexOf(mark))) >= 0;) {
-        const begin = text.lastIndexOf(mark, end);
-        if (begin < 0) break;
-        this.#print(runner, text.slice(0, begin), stream);
-        const isAnswer = this.#answer(runner, text.slice(begin + 1, end));
-        if (!isAnswer) this.#print(runner, text.slice(begin, end + 1), stream);
-        text = text.slice(end + 1);
-      }
-      const begin = text.indexOf(mark);
-      const isBegun = begin >= 0 && text.length - begin < 5000; // an answer has shorter lines
-      this.#print(runner, isBegun ? text.slice(0, begin) : text, stream);
-      text = isBegun ? text.slice(begin) : "";
+      text = this.#take(runner, text + decoder.decode(chunk, { stream: true }), stream);
     });
     this.#print(runner, runner.isKilled ? "" : text, stream);
+  }
+
+  /** Takes answers and what tasks have printed; gives the beginning of what may become an answer. */
+  #take(runner: Runner, text: string, stream: Stream): string {
+    const [plain = "", ...marked] = text.split("\x1e");
+    this.#print(runner, plain, stream);
+    for (const [index, part] of marked.entries()) {
+      const end = part.indexOf("\n");
+      const isBegun = end < 0 && index === marked.length - 1 && part.length < 5000; // as its lines are shorter
+      if (isBegun) return `\x1e${part}`;
+      const isAnswer = end >= 0 && this.#answer(runner, part.slice(0, end));
+      this.#print(runner, isAnswer ? part.slice(end + 1) : `\x1e${part}`, stream);
+    }
+    return "";
   }
 
   #print(runner: Runner, text: string, stream: Stream): void {
     if (!text) return;
     runner.printed = (runner.printed + text).slice(-2000);
-    const begun = [...runner.jobs.values()].filter((job) => job.begun);
-    const jobs = begun.length ? begun : [runner.last];
-    this.#listener.printed(text, stream, jobs.map(({ id }) => id).join(","));
+    const begun = [...runner.begun];
+    const ids = (begun.length ? begun : [runner.last]).map(({ id }) => id).join(",");
+    this.#try(() => this.#log.printed(text, stream, ids));
   }
 
   /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
   #answer(runner: Runner, line: string): boolean {
     const job = runner.jobs.get(line.slice(0, NONCE));
-    if (!job) return false;
+    if (!job || runner.isKilled) return job !== undefined; // of one that was killed, they are for nobody
     const [, size, end, part = ""] = /^ (\d+)([+.])(.*)$/s.exec(line.slice(NONCE)) ?? [];
-    if (runner.isKilled) return true; // its answers are for nobody
     job.answer += part;
     if (end === "+" && part.length === Number(size)) return true;
-    this.#settle(runner, job, files.parseTask(job.answer) ?? {});
+    const told = files.parseTask(job.answer) ?? {};
+    if (told["isOverdue"]) runner.end(); // after the others, as that task is at work still
+    this.#settle(runner, job, told["isOverdue"] ? overdue(this.#options) : told);
     return true;
   }
 
-  /** Takes what a runner has told of a job; if that is torn, it says so. */
+  /** Takes what came of a job; if a runner has told something else, its answer is torn. */
   #settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
-    const { isOverdue, returnValue, errorValue, runtime = Date.now() - job.begun } = result;
-    const error = isOverdue ? this.#timeout() : errorValue;
-    const isWhole = returnValue !== undefined || error !== undefined;
-    const outcome = returnValue === undefined
-      ? { errorValue: isWhole ? error : TORN }
-      : { returnValue };
-    job.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
-    if (isOverdue || runner.isEnding) runner.end(); // after the others: an overdue task is still at work
+    const { returnValue, errorValue = TORN, runtime = Date.now() - job.begun } = result;
+    const outcome = returnValue === undefined ? { errorValue } : { returnValue };
+    job.outcome.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
+    if (runner.isEnding) runner.end();
     this.#begin(runner);
-    queueMicrotask(() => this.#changed()); // after whoever waits for this
+    this.#place();
   }
 
   /** Sees to what a dead runner has held. */
   #lose(runner: Runner, death: Error): void {
-    const jobs = [...runner.jobs.values()];
-    const begun = jobs.filter((job) => job.begun);
-    const isToBlame = begun.length === 1 && !runner.isKilled && runner.begun === 1;
-    const isOverdue = begun.length === 1 && begun[0] === runner.overdue;
-    if (isToBlame || isOverdue) {
-      const [job] = jobs.splice(0, 1) as [Job];
-      const errorValue = isOverdue ? this.#timeout() : encodeThrown(death);
-      job.resolve({ begin: job.begun, runtime: Date.now() - job.begun, errorValue });
-    }
+    const [first, ...others] = runner.begun;
+    const isOverdue = first === runner.overdue;
+    const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
+    const result = isOverdue ? overdue(this.#options) : { errorValue: encodeThrown(death) };
+    if (first && !others.length && isToBlame) this.#settle(runner, first, result);
+    const left = [...runner.jobs.values()];
+    for (const { timer } of left) clearTimeout(timer);
     // who dies in company runs again alone, who only waited, with others
-    const again = jobs.map((job) => ({ ...job, isShared: !job.begun, begun: 0, answer: "" }));
+    const again = left.map((job) => ({ ...job, isShared: !job.begun, begun: 0, answer: "" }));
     this.#queue.unshift(...again);
   }
 
-  #timeout(): unknown {
-    const { autokill } = this.#options;
-    const message = `The task was killed after ${autokill} s, as \`autokill\` says`;
-    return encodeThrown(errorOf(message, { name: "TimeoutError" }));
+  /** Goes on, as something has changed. */
+  change(): void {
+    this.#place();
+    this.tell();
   }
 
-  #changed(): void {
-    this.#place();
-    this.#listener.changed();
+  /** What the run or the program adds may fail, and ends everything then. */
+  #try(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.stop(error);
+    }
   }
 
   /** Kills all that runs, at once: no call in here is asynchronous. */
-  stop(): void {
-    if (this.#runners.size && !this.isStopped) killAll(`/${this.owner}.`);
-    this.isStopped = true;
+  stop(reason: unknown = STOPPED): void {
+    if (this.end) return;
+    this.end = { reason };
+    if (this.#runners.size) killAll(`/${this.owner}.`);
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
-    for (const { reject } of [...jobs, ...this.#queue]) reject(STOPPED);
+    for (const { outcome } of [...jobs, ...this.#queue]) outcome.reject(reason);
     this.#queue = [];
-    this.#listener.changed();
+    this.tell();
   }
+}
+
+function overdue({ autokill }: Options): files.Stored {
+  const message = `The task was killed after ${autokill} s, as \`autokill\` says`;
+  return { errorValue: encodeThrown(errorOf(message, { name: "TimeoutError" })) };
 }
 
 const NONCE = crypto.randomUUID().length;
@@ -1603,16 +1523,12 @@ const TORN = encodeThrown(errorOf(
     "meanwhile: let that write to a file",
 ));
 
-/** Whether the system takes a text as a variable. */
-const fitsVariable = (text: string): boolean =>
-  text.length < 100_000 && new TextEncoder().encode(text).length < 100_000;
-
 // ------------------------------------------------------------------------------ how runners are started
 
 /** The command of a runner. */
 function runnerCommand(permissions: string[], steps: Step[], hasInput: boolean): string[] {
-  const program = deno ? deno.execPath() : nodeProcess().execPath;
-  const code = `import.meta.require(${quote(pathOf(RUNNER))});${CALL}`;
+  const program = nodeProcess().execPath;
+  const code = `import.meta.require("${RUNNER}");${CALL}`;
   const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code, WORD];
   // its orders come by another descriptor, so that no task reads them from its standard input
   const isApart = hasInput && isUnlimited(permissions);
@@ -1632,25 +1548,13 @@ function denoArgs(permissions: string[], steps: Step[]): string[] {
   const modules = called.filter((module) => module !== undefined);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
-  const imports = [...readable].map((module) => `() => import(${quote(module)})`);
-  const code = [`import ${quote(RUNNER)}`, ...imports, `await ${CALL}`].join(";");
+  const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
+  const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const own = modules.find((url) => url.startsWith("file:")) ?? deno!.mainModule;
   const project = own.startsWith("file:") ? own.slice(0, own.lastIndexOf("/")) : fileUrl(cwd());
-  return [
-    "run",
-    ...permissions,
-    "--no-prompt",
-    "--preload",
-    preload,
-    `${project}/forrest-runner.js`,
-  ];
-}
-
-/** A text as a literal in ASCII, as Bun takes code that it need not transpile for Latin-1. */
-function quote(text: string): string {
-  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  return JSON.stringify(text).replace(/[^ -~]/g, escape);
+  const main = `${project}/forrest-runner.js`;
+  return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
 }
 
 let hasSetsid: boolean | undefined;
@@ -1663,12 +1567,8 @@ function spawnGroup(command: string[], options: Parameters<typeof spawn>[1]): Ch
   return spawn(command, { ...options, detached: true });
 }
 
-/** Kills a process and all that it has started and that has not left its group. */
-function killGroup(pid: number): void {
-  try {
-    nodeProcess().kill(-pid, "SIGKILL");
-  } catch { /* none of it is left */ }
-}
+/** Kills a process and all that it has started and that has not left its group, as far as any of it is left. */
+const killGroup = (pid: number): void => void attempt(() => nodeProcess().kill(-pid, "SIGKILL"));
 
 /** Kills every process with $0 in its environment, and all that descend from these, until there is none. */
 const KILL = `for i in $(seq 100); do
@@ -1721,32 +1621,32 @@ const NUMBERS: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
 
 /** Calls `stop` before the program ends, be it by a signal, which then does what it does. */
 function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; release(): void } {
-  const undo: (() => void)[] = [];
-  const release = () => undo.splice(0).forEach((remove) => remove());
-  const ending = { isSure: false, release };
   const process = nodeProcess();
+  const releases = signal ? [] : Object.keys(NUMBERS).map(listenTo);
+  const ending = { isSure: false, release };
   if (deno) globalThis.addEventListener("unload", stop);
   else process.on("exit", stop);
   signal?.addEventListener("abort", stop);
-  undo.push(() => {
+  return ending;
+
+  function listenTo(name: string): () => void {
+    const isCaught = deno && hasMask("SigCgt", name); // by the program: what Deno catches, it always does
+    return listen(name, () => {
+      stop();
+      release();
+      if (isCaught || process.listenerCount(name) > 0) return;
+      ending.isSure = true;
+      process.kill(process.pid, name);
+      setTimeout(() => process.exit(128 + NUMBERS[name]!), 500); // process 1 of a container survives that
+    });
+  }
+
+  function release(): void {
     globalThis.removeEventListener?.("unload", stop);
     process.off("exit", stop);
     signal?.removeEventListener("abort", stop);
-  });
-  for (const [name, number] of signal ? [] : Object.entries(NUMBERS)) {
-    const isHandled = deno
-      ? hasMask("SigCgt", name) // before it listens for us: what Deno catches, it always does
-      : () => process.listenerCount(name) > 0;
-    undo.push(listen(name, () => {
-      stop();
-      release();
-      if (isHandled()) return;
-      ending.isSure = true;
-      process.kill(process.pid, name);
-      setTimeout(() => process.exit(128 + number), 500); // process 1 of a container survives that
-    }));
+    for (const end of releases) end();
   }
-  return ending;
 }
 
 /**
@@ -1763,7 +1663,7 @@ function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; r
  */
 export function listen(signal: string, listener: () => void): () => void {
   const process = nodeProcess();
-  const isIgnored = hasMask("SigIgn", signal)();
+  const isIgnored = hasMask("SigIgn", signal);
   // as soon as Deno listens to one signal, it ends by any other that nobody listens to
   if (!isIgnored || deno) process.on(signal, isIgnored ? nothing : listener);
   return () => void process.off(signal, listener);
@@ -1772,23 +1672,11 @@ export function listen(signal: string, listener: () => void): () => void {
 let status: string | undefined; // of this process, before we began to listen
 
 /** Whether the system has noted a signal as one that is ignored (`SigIgn`) or caught (`SigCgt`). */
-function hasMask(mask: "SigIgn" | "SigCgt", name: string): () => boolean {
-  try {
-    status ??= files.readText("/proc/self/status");
-  } catch {
-    status = ""; // not on Linux, or not permitted: then it is neither, as far as we know
-  }
+function hasMask(mask: "SigIgn" | "SigCgt", name: string): boolean {
+  status ??= files.readable("/proc/self/status"); // empty if this is not Linux, or it is not permitted
   const digits = new RegExp(`${mask}:\\s*(\\w+)`).exec(status)?.[1]?.slice(-8) ?? "0";
-  const bit = Number.parseInt(digits, 16) >> (NUMBERS[name] ?? 0) - 1;
-  return () => name in NUMBERS && (bit & 1) === 1;
-}
-
-function environment(name: string): string {
-  try {
-    return nodeProcess().env[name] ?? "";
-  } catch {
-    return ""; // Deno does not permit to look
-  }
+  const bit = (NUMBERS[name] ?? 0) - 1;
+  return bit >= 0 && (Number.parseInt(digits, 16) >> bit & 1) === 1;
 }
 
 // -------------------------------------------------------------------------------- which function is it?
