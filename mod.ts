@@ -1527,7 +1527,7 @@ const TORN = encodeThrown(errorOf(
 
 /** The command of a runner. */
 function runnerCommand(permissions: string[], steps: Step[], hasInput: boolean): string[] {
-  const program = nodeProcess().execPath;
+  const program = deno ? deno.execPath() : nodeProcess().execPath;
   const code = `import.meta.require("${RUNNER}");${CALL}`;
   const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code, WORD];
   // its orders come by another descriptor, so that no task reads them from its standard input
