@@ -8,14 +8,8 @@ import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
 import { toFileUrl } from "@std/path/to-file-url";
 import { command, defer, TaskList } from "../mod.ts";
-import {
-  type Command,
-  type Input,
-  isSpecifier,
-  mayBeModule,
-  program,
-  UsageError,
-} from "./command.ts";
+import type { Command, Input } from "./command.ts";
+import { isSpecifier, mayBeModule, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
 import { directoryOf, exists, namesIn } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
@@ -140,18 +134,36 @@ function callTask(target = "", isJson: boolean): MakeTask {
   url.hash = name;
   return (line, number) => {
     const args = isJson ? parseLine(line, number) : [line];
-    return { key: [url.href, args], task: defer(url, ...args) };
+    return { key: [url.href, isJson, line], task: defer(url, ...args) };
   };
 }
 
 function parseLine(line: string, number: number): unknown[] {
+  let value;
   try {
-    const value = JSON.parse(line);
-    return Array.isArray(value) ? value : [value];
+    value = JSON.parse(line);
   } catch (error) {
     throw new UsageError(`Line ${number} is not JSON: ${(error as Error).message}`);
   }
+  for (const [token] of line.matchAll(/"(?:[^"\\]+|\\.)*"|-?\d[-+.\de]*/gi)) {
+    if (token.startsWith('"') || isExact(token)) continue;
+    const fix = `write it as text, \`"${token}"\``;
+    throw new UsageError(
+      `Line ${number}: JavaScript reads the number \`${token}\` as \`${Number(token)}\`: ${fix}`,
+    );
+  }
+  return Array.isArray(value) ? value : [value];
 }
+
+/** Whether a number, written with as many digits, is what the text says. */
+function isExact(text: string): boolean {
+  const digits = significant(text);
+  const precision = Math.min(Math.max(digits.length, 1), 100);
+  return significant(Number(text).toPrecision(precision)) === digits;
+}
+
+/** The digits of a number, from the first one that is not 0. */
+const significant = (text: string) => text.replace(/e.*|\D/gi, "").replace(/^0+/, "");
 
 const PLACEHOLDER = /\{(?:|\.|#|\/|\/\/|\/\.)\}/g;
 
