@@ -24,6 +24,8 @@ export interface Command {
   words?: Row[];
   /** As in `-j, --processes N`; what has no value is a flag. */
   options?: Row[];
+  /** Other names of options, as people know them from elsewhere. */
+  otherNames?: Record<string, string>;
   examples: string[];
   /** Does it; gives the exit code. */
   action(input: Input): number | Promise<number>;
@@ -55,11 +57,36 @@ export const SESSION: Row = [
   "what it exports, functions stored as text can use",
 ];
 
-/** Says that there is no such word, and which is the nearest one. */
-export async function unknown(what: string, word: string, valid: string[]): Promise<string> {
-  const { closestString } = await import("@std/text/closest-string");
-  const nearest = printable(closestString(word, valid));
-  return `There is no ${what} \`${printable(word)}\`; the nearest is \`${nearest}\``;
+/** Says that there is no such word, and which one may have been meant, if one is near. */
+export function unknown(what: string, word: string, valid: string[]): string {
+  const said = `There is no ${what} \`${printable(word)}\``;
+  const bare = (option: string) => option.replace(/^-+/, "");
+  const near = valid.filter((other) => isNear(bare(word), bare(other)));
+  const [nearest] = near.sort((a, b) => distance(word, a) - distance(word, b));
+  return nearest ? `${said}; the nearest is \`${printable(nearest)}\`` : said;
+}
+
+/** Whether a word begins another, or at most a third of the longer one is wrong. */
+function isNear(word: string, other: string): boolean {
+  if (word && other.startsWith(word)) return true;
+  const most = Math.max(word.length, other.length) / 3;
+  return Math.abs(word.length - other.length) <= most && distance(word, other) <= most;
+}
+
+/** How many letters are missing, too many, wrong, or swapped with the next one. */
+function distance(word: string, other: string): number {
+  const rows = [Array.from({ length: other.length + 1 }, (_, column) => column)];
+  for (let i = 1; i <= word.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= other.length; j++) {
+      const wrong = word[i - 1] === other[j - 1] ? 0 : 1;
+      row[j] = Math.min(rows[i - 1][j] + 1, row[j - 1] + 1, rows[i - 1][j - 1] + wrong);
+      const isSwapped = word[i - 1] === other[j - 2] && word[i - 2] === other[j - 1];
+      if (i > 1 && j > 1 && isSwapped) row[j] = Math.min(row[j], rows[i - 2][j - 2] + 1);
+    }
+    rows.push(row);
+  }
+  return rows[word.length][other.length];
 }
 
 /** Whether a text names a module by something other than a path, such as a URL. */

@@ -39,18 +39,18 @@ export function namesIn(directory: string): string[] | undefined {
 }
 
 /** The path of a task of a list, whichever its state; `words` are what else might have been meant. */
-export async function findTask(
+export function findTask(
   directory: string,
   tasks: TaskList,
   id: string,
   words: readonly string[] = [],
-): Promise<string> {
+): string {
   const found = tasks.find(id);
   if (found) return directory + found.slice(tasks.directory.length);
   const paths = states.flatMap((state) => [...tasks.paths(state)]);
   const ids = paths.slice(0, 10_000).map((path) => locate(path).id);
   if (!ids.length) throw new UsageError(`There is no task \`${id}\`: \`${directory}\` is empty`);
-  throw new UsageError(`${await unknown("task", id, [...words, ...ids])} in \`${directory}\``);
+  throw new UsageError(`${unknown("task", id, [...words, ...ids])} in \`${directory}\``);
 }
 
 /** What is to be said of a file that is not there. */

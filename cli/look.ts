@@ -12,16 +12,8 @@ import { linesOf } from "./lines.ts";
 import { directoryOf, exists, findTask, infoOf, noTask, openList } from "./list.ts";
 import { Progress, Screen } from "./screen.ts";
 import { lineOf, stateAt, type Stored, storedAt } from "./task.ts";
-import {
-  columns,
-  count,
-  cut,
-  duration,
-  paint,
-  printable,
-  widthOfOutput,
-  write,
-} from "./terminal.ts";
+import { count, cut, duration, paint, printable } from "./terminal.ts";
+import { columns, widthOfOutput, write } from "./terminal.ts";
 
 const FULL: Row = ["--full", "show all of long values [default: cut]"];
 
@@ -117,7 +109,7 @@ async function watch(tasks: TaskList): Promise<number> {
 const isTaskFile = (path: string): boolean =>
   /\.json(@[^/]*)?$/.test(path) && infoOf(path)?.isDirectory() === false;
 
-async function listTasks(input: Input): Promise<number> {
+function listTasks(input: Input): number {
   const directory = directoryOf(input);
   const width = input.is("full") ? Infinity : widthOfOutput();
   const say = (path: string) => write("stdout", `${lineOf(path, width)}\n`);
@@ -130,7 +122,7 @@ async function listTasks(input: Input): Promise<number> {
   for (const word of words.length ? words : states) {
     if (states.includes(word as State)) {
       for (const path of tasks.paths(word as State)) if (exists(path)) say(path);
-    } else say(await findTask(directory, tasks, word, states));
+    } else say(findTask(directory, tasks, word, states));
   }
   return 0;
 }
@@ -146,7 +138,7 @@ async function showTask(input: Input): Promise<number> {
   const directory = directoryOf(input);
   const tasks = openList(directory);
   if (id === undefined) throw new UsageError("ID, the id of the task, is missing");
-  return await showFile(await findTask(directory, tasks, id), isFull);
+  return await showFile(findTask(directory, tasks, id), isFull);
 }
 
 const LINES = 20; // so many of a value, an error or an output are shown without `--full`
@@ -235,7 +227,7 @@ async function printLog(input: Input): Promise<number> {
   const [, id] = input.words;
   const log = input.text("log") ?? `${directory}/log.txt`;
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
-  if (id !== undefined) await findTask(directory, tasks, id);
+  if (id !== undefined) findTask(directory, tasks, id);
   let text = "";
   for await (const line of linesOf(log, false)) {
     if (id === undefined || saidOf(line, id)) text += `${line}\n`;

@@ -6,16 +6,8 @@
 
 import type { RunOptions, State, Task } from "../mod.ts";
 import { textOfError } from "./code.ts";
-import {
-  AGAIN,
-  type Command,
-  DIR,
-  type Input,
-  program,
-  SESSION,
-  sessionOf,
-  UsageError,
-} from "./command.ts";
+import type { Command, Input } from "./command.ts";
+import { AGAIN, DIR, program, SESSION, sessionOf, UsageError } from "./command.ts";
 import { directoryOf, openList } from "./list.ts";
 import { Progress, Screen } from "./screen.ts";
 import { Clock, Stop, TIME_IS_OVER } from "./stop.ts";
@@ -45,6 +37,7 @@ export const run: Command = {
     ["--json", "a JSON object for each task; all else on stderr"],
     ["-q, --quiet", "only whether tasks have failed, and what they print"],
   ],
+  otherNames: { jobs: "processes", timeout: "autokill" },
   examples: ["forrest run tasklist -j 8 --autokill 60 --retries 2"],
   action: runList,
 };

@@ -6,16 +6,8 @@
 
 import process from "node:process";
 import { locate, type State, type Stream, type TaskList } from "../mod.ts";
-import {
-  columns,
-  cut,
-  duration,
-  isTerminal,
-  paint,
-  printable,
-  widthOf,
-  write,
-} from "./terminal.ts";
+import { columns, cut, duration, paint, printable, widthOf } from "./terminal.ts";
+import { isTerminal, write } from "./terminal.ts";
 
 /** What has been printed of a line, by a task, or by several: then `id` has all of theirs. */
 type Begun = { id: string; stream: Stream; text: string };
