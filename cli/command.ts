@@ -8,6 +8,7 @@
 import { existsSync } from "node:fs";
 import process from "node:process";
 import { fromFileUrl } from "@std/path/from-file-url";
+import { levenshteinDistance } from "@std/text/levenshtein-distance";
 import { printable, quote } from "./terminal.ts";
 
 /** What the help says in two columns: a word or an option, and what it is about. */
@@ -62,31 +63,18 @@ export function unknown(what: string, word: string, valid: string[]): string {
   const said = `There is no ${what} \`${printable(word)}\``;
   const bare = (option: string) => option.replace(/^-+/, "");
   const near = valid.filter((other) => isNear(bare(word), bare(other)));
-  const [nearest] = near.sort((a, b) => distance(word, a) - distance(word, b));
+  const [nearest] = near.sort((a, b) =>
+    levenshteinDistance(word, a) - levenshteinDistance(word, b)
+  );
   return nearest ? `${said}; the nearest is \`${printable(nearest)}\`` : said;
 }
 
-/** Whether a word begins another, or at most a third of the longer one is wrong. */
+/** Whether a word begins another, has its letters, or is wrong by a third of the longer one at most. */
 function isNear(word: string, other: string): boolean {
   if (word && other.startsWith(word)) return true;
+  const letters = (word: string) => Array.from(word).sort().join("");
   const most = Math.max(word.length, other.length) / 3;
-  return Math.abs(word.length - other.length) <= most && distance(word, other) <= most;
-}
-
-/** How many letters are missing, too many, wrong, or swapped with the next one. */
-function distance(word: string, other: string): number {
-  const rows = [Array.from({ length: other.length + 1 }, (_, column) => column)];
-  for (let i = 1; i <= word.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= other.length; j++) {
-      const wrong = word[i - 1] === other[j - 1] ? 0 : 1;
-      row[j] = Math.min(rows[i - 1][j] + 1, row[j - 1] + 1, rows[i - 1][j - 1] + wrong);
-      const isSwapped = word[i - 1] === other[j - 2] && word[i - 2] === other[j - 1];
-      if (i > 1 && j > 1 && isSwapped) row[j] = Math.min(row[j], rows[i - 2][j - 2] + 1);
-    }
-    rows.push(row);
-  }
-  return rows[word.length][other.length];
+  return letters(word) === letters(other) || levenshteinDistance(word, other) <= most;
 }
 
 /** Whether a text names a module by something other than a path, such as a URL. */
