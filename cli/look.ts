@@ -9,7 +9,8 @@ import { locate, type State, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
-import { directoryOf, exists, findTask, infoOf, noTask, openList } from "./list.ts";
+import { deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
+import { noTask, noteOnDead, openList } from "./list.ts";
 import { Progress, Screen } from "./screen.ts";
 import { lineOf, stateAt, type Stored, storedAt } from "./task.ts";
 import { count, cut, duration, paint, printable } from "./terminal.ts";
@@ -62,17 +63,22 @@ export const logs: Command = {
 // ------------------------------------------------------------------------------------- status
 
 async function countTasks(input: Input): Promise<number> {
-  const tasks = openList(directoryOf(input));
-  if (input.is("watch")) return await watch(tasks);
+  const directory = directoryOf(input);
+  const tasks = openList(directory);
+  if (input.is("watch")) return await watch(tasks, directory);
   const counts = tasks.count();
+  const dead = deadAmong(tasks.paths("running")).length;
   const widest = Math.max(...Object.values(counts).map((n) => `${n}`.length));
-  const rows = Object.entries(counts).map(([state, n]) =>
-    `${state.padEnd(7)}  ${`${n}`.padStart(widest)}\n`
-  );
+  const rows = Object.entries(counts).map(([state, n]) => {
+    const note = state === "running" ? noteOnDead(dead, directory) : "";
+    return `${state.padEnd(7)}  ${`${n}`.padStart(widest)}${note}\n`;
+  });
   write("stdout", rows.join(""));
-  const rate = counts.running ? recentRate(tasks) : 0;
+  const running = counts.running - dead;
+  const rate = running > 0 ? recentRate(tasks) : 0;
   if (!rate) return 0;
-  const left = duration((counts.todo + counts.running) / rate);
+  // once little more waits, what runs may be what takes longest
+  const left = counts.todo > running ? duration((counts.todo + running) / rate) : "?";
   const digits = Number(rate.toPrecision(2));
   write("stdout", `${digits} tasks a second in the last minute, ${left} left\n`);
   return 0;
@@ -87,14 +93,15 @@ function recentRate(tasks: TaskList): number {
 }
 
 /** Shows the live line until nothing is left to do; without a terminal, a line for each change. */
-async function watch(tasks: TaskList): Promise<number> {
+async function watch(tasks: TaskList, directory: string): Promise<number> {
   const screen = new Screen(true);
   const progress = new Progress(tasks);
   for (let before = "";;) {
     const counts = progress.counts();
-    const text = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ");
+    const note = noteOnDead(deadAmong(tasks.paths("running")).length, directory);
+    const text = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ") + note;
     const isOver = counts.todo + counts.running === 0;
-    if (screen.isLive && !isOver) screen.show(progress.line(columns()));
+    if (screen.isLive && !isOver && !note) screen.show(progress.line(columns()));
     else if (text !== before) screen.print(`${text}\n`, "stdout");
     if (isOver) break;
     before = text;
@@ -122,7 +129,7 @@ function listTasks(input: Input): number {
   for (const word of words.length ? words : states) {
     if (states.includes(word as State)) {
       for (const path of tasks.paths(word as State)) if (exists(path)) say(path);
-    } else say(findTask(directory, tasks, word, states));
+    } else say(findTask(directory, tasks, word, ...states));
   }
   return 0;
 }

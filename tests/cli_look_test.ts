@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
-import { eachWay, temporary, test } from "./cli_helpers.ts";
+import { eachWay, killGroup, temporary, test } from "./cli_helpers.ts";
 
 eachWay(() => {
   // ------------------------------------------------------------------------------------- looking
@@ -37,6 +37,44 @@ eachWay(() => {
     assert.match(stdout, /^[\d.]+ tasks a second in the last minute, .* left$/m);
     run.kill("SIGTERM");
     await run.code;
+  });
+
+  test("`status` gives no time while little more waits than what runs, whose end nobody knows", async () => {
+    using list = temporary();
+    list.add("double", ..."123456");
+    list.forrest("run", "list", "--tasks-per-process", "6");
+    list.add("mark", list.file("begun"));
+    const run = list.start("run", "list");
+    await list.until(() => existsSync(list.file("begun")));
+    assert.match(list.forrest("status", "list").stdout, /last minute, \? left$/m);
+    run.kill("SIGTERM");
+    await run.code;
+  });
+
+  test("`status` says that a run has died, and what takes over, and changes nothing", async () => {
+    using list = temporary();
+    list.add("mark", list.file("begun"));
+    list.add("double", "1", "2");
+    const run = list.start("run", "list", "-j", "1");
+    await list.until(() => existsSync(list.file("begun")));
+    assert.match(list.forrest("status", "list").stdout, /^running +1$/m);
+    const others = list.file("list/running/other.json@elsewhere.1.2.3");
+    writeFileSync(others, JSON.stringify({ steps: [{ value: 3 }] })); // nobody here knows of that
+    killGroup(run.process);
+    await run.code;
+    const before = readdirSync(list.file("list/running"));
+    assert.equal(before.length, 2);
+    const { code, stdout } = list.forrest("status", "list");
+    assert.match(
+      stdout,
+      /^running +2 {2}\(1 left by a run that has died: `.* run list` takes over\)$/m,
+    );
+    const watch = list.start("status", "list", "--watch");
+    const line =
+      /, 2 running, .* fail {2}\(1 left by a run that has died: `.* run list` takes over\)$/m;
+    await list.until(() => line.test(watch.stdout()));
+    assert.deepEqual(readdirSync(list.file("list/running")), before);
+    assert.equal(code, 0);
   });
 
   test("`status --watch` goes on until nothing is left to do", async () => {
