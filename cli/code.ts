@@ -79,9 +79,10 @@ function codeOfCallee(call: unknown): string {
 export function callOf(step: Step = {}): string {
   const { call, args = [], value } = Object(step) as Step;
   if (call === undefined) return codeOf("value" in Object(step) ? value : step);
-  return Array.isArray(args)
-    ? `${codeOfCallee(call)}(${args.map(codeOf).join(", ")})`
-    : codeOf(step);
+  if (!Array.isArray(args)) return codeOf(step);
+  const words = args.map(codeOf);
+  if (call === "forrest#command" && words[1] === "{}") words.pop(); // no options
+  return `${codeOfCallee(call)}(${words.join(", ")})`;
 }
 
 /** All steps as a program, with the imports that it would need. */
@@ -117,6 +118,19 @@ function tellingOf(lines: string[]): string {
   return told.findLast((line) => /^(error|panic|Uncaught|\w*Error)\b.*:/i.test(line)) ??
     told.at(-1) ?? "";
 }
+
+/** Comes in the error of a process before what this has printed last. */
+export const PRINTED = ". It last printed:\n";
+
+/** What the error of a process says that this has printed last. */
+export function lastPrinted(stored: unknown): string {
+  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
+  return `${error?.message}`.split(PRINTED).slice(1).join(PRINTED);
+}
+
+/** The text of an error without what a process has printed. */
+export const withoutPrinted = (text: string, printed: string): string =>
+  text.split(PRINTED + printed).join("");
 
 /** A stored error with its stack, its own properties and its causes. */
 export function textOfError(stored: unknown): string {

@@ -4,9 +4,10 @@
  * @module
  */
 
+import { stripVTControlCharacters } from "node:util";
 import { resolve } from "@std/path/resolve";
 import { locate, type State, states, type TaskList } from "../mod.ts";
-import { codeOf, programOf, textOfError } from "./code.ts";
+import { codeOf, lastPrinted, PRINTED, programOf, textOfError } from "./code.ts";
 import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
 import { deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
@@ -152,15 +153,19 @@ const LINES = 20; // so many of a value, an error or an output are shown without
 
 async function showFile(path: string, isFull: boolean): Promise<number> {
   const stored = storedAt(path);
+  const { errorValue } = stored;
+  const [output, told] = [await outputOf(path, stored), lastPrinted(errorValue)];
+  // an error holds the end of it; of a program, with what this has printed to its standard output
+  const printed = told.includes(stripVTControlCharacters(output).trim()) ? told : output;
+  const once = stripVTControlCharacters(printed).includes(told) ? PRINTED + told : "";
   const sections = [
     `${path}\n${factsOf(stateAt(path), stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
     "metadata" in stored ? `metadata: ${codeOf(stored.metadata)}` : "",
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
-    "errorValue" in stored ? textOfError(stored.errorValue) : "",
+    "errorValue" in stored ? textOfError(errorValue).replace(once, "") : "",
   ].filter(Boolean).map((section) => isFull ? section : shorten(section));
-  const output = await outputOf(path, stored);
-  if (output) sections.push(`It printed:\n${isFull ? output : shorten(output, true)}`);
+  if (printed) sections.push(`It printed:\n${isFull ? printed : shorten(printed, true)}`);
   if ("errorValue" in stored) {
     sections.push(`To run it here, with its stack:\n  ${program("exec", path, "--raise")}`);
   }

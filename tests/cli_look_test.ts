@@ -151,6 +151,34 @@ eachWay(() => {
     assert.ok(stdout.includes(`exec ${path} --raise\n`));
   });
 
+  test("`show` of a program that failed has what it printed once, and no empty options", () => {
+    using list = temporary();
+    const lines = "seq 1000 1009; seq 2000 2009 >&2; exit 3"; // all of it is in the error
+    const many = "echo out; seq 3000 3999 >&2; exit 3"; // the end of it is
+    for (const script of [lines, many]) {
+      list.forrestWith("x\n", "add", "list", "--", "sh", "-c", script);
+    }
+    list.forrest("run", "list");
+    const times = (text: string, part: string) => text.split(part).length - 1;
+    const shown = list.ids("fail").map((id) => list.forrest("show", "list", id, "--full").stdout);
+    const [few, all] = shown.sort((a, b) => a.length - b.length);
+    for (const text of [few, all]) {
+      assert.match(text, /^command\(\["sh", "-c", ".*", "x"\]\);$/m);
+      assert.match(text, /^Error: `sh -c .*` exited with code 3\n/m);
+      assert.equal(times(text, "rinted:\n"), 1);
+    }
+    assert.deepEqual(["1000\n", "1009\n", "2000\n", "2009\n"].map((n) => times(few, n)), [
+      1,
+      1,
+      1,
+      1,
+    ]);
+    assert.deepEqual(["3000\n", "3500\n", "3999\n"].map((n) => times(all, n)), [1, 1, 1]);
+    list.forrestWith("y\n", "add", "list", "--shell", "--", "true");
+    const [id] = list.ids("todo");
+    assert.match(list.forrest("show", "list", id).stdout, /command\(.*, \{ shell: true \}\);$/m);
+  });
+
   test("`show` and `list` cut what is long, and `--full` shows all", () => {
     using list = temporary();
     list.add("long", "1");
