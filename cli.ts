@@ -123,14 +123,12 @@ function parse({ options = [], otherNames = {} }: Command, args: string[]): Inpu
   // as in `--yes=no`, which the parser takes for `--yes`
   const ours = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
   const given = new Set(ours.flatMap((word) => /^--([^=]+)=/.exec(word)?.[1] ?? []));
-  for (const name of flags) {
-    if (typeof values[name] === "boolean" && !given.has(name)) continue;
-    throw new UsageError(`\`--${name}\` takes no value; write letters apart, as in \`-q -j 4\``);
+  const valued = flags.find((name) => typeof values[name] !== "boolean" || given.has(name));
+  if (valued) {
+    throw new UsageError(`\`--${valued}\` takes no value; write letters apart, as in \`-q -j 4\``);
   }
-  for (const name of others) {
-    if (!values[name].includes("")) continue;
-    throw new UsageError(`\`--${name}\` needs a value, as in \`--${name}=...\``);
-  }
+  const empty = others.find((name) => values[name].includes(""));
+  if (empty) throw new UsageError(`\`--${empty}\` needs a value, as in \`--${empty}=...\``);
   const text = (option: string): string | undefined => values[option].at(-1);
   return {
     words: values._.map(String),

@@ -119,19 +119,6 @@ function tellingOf(lines: string[]): string {
     told.at(-1) ?? "";
 }
 
-/** Comes in the error of a process before what this has printed last. */
-export const PRINTED = ". It last printed:\n";
-
-/** What the error of a process says that this has printed last. */
-export function lastPrinted(stored: unknown): string {
-  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
-  return `${error?.message}`.split(PRINTED).slice(1).join(PRINTED);
-}
-
-/** The text of an error without what a process has printed. */
-export const withoutPrinted = (text: string, printed: string): string =>
-  text.split(PRINTED + printed).join("");
-
 /** A stored error with its stack, its own properties and its causes. */
 export function textOfError(stored: unknown): string {
   const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };

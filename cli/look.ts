@@ -7,7 +7,7 @@
 import { stripVTControlCharacters } from "node:util";
 import { resolve } from "@std/path/resolve";
 import { locate, type State, states, type TaskList } from "../mod.ts";
-import { codeOf, lastPrinted, PRINTED, programOf, textOfError } from "./code.ts";
+import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
 import { deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
@@ -154,16 +154,18 @@ const LINES = 20; // so many of a value, an error or an output are shown without
 async function showFile(path: string, isFull: boolean): Promise<number> {
   const stored = storedAt(path);
   const { errorValue } = stored;
-  const [output, told] = [await outputOf(path, stored), lastPrinted(errorValue)];
+  const output = await outputOf(path, stored);
+  const message = `${Object(Object(errorValue).$error).message}`;
+  const [end = "", told = ""] = /\. It last printed:\n(.*)$/s.exec(message) ?? [];
   // an error holds the end of it; of a program, with what this has printed to its standard output
   const printed = told.includes(stripVTControlCharacters(output).trim()) ? told : output;
-  const once = stripVTControlCharacters(printed).includes(told) ? PRINTED + told : "";
+  const twice = stripVTControlCharacters(printed).includes(told) ? end : "";
   const sections = [
     `${path}\n${factsOf(stateAt(path), stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
     "metadata" in stored ? `metadata: ${codeOf(stored.metadata)}` : "",
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
-    "errorValue" in stored ? textOfError(errorValue).replace(once, "") : "",
+    "errorValue" in stored ? textOfError(errorValue).replace(twice, "") : "",
   ].filter(Boolean).map((section) => isFull ? section : shorten(section));
   if (printed) sections.push(`It printed:\n${isFull ? printed : shorten(printed, true)}`);
   if ("errorValue" in stored) {

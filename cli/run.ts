@@ -74,7 +74,8 @@ async function runList(input: Input): Promise<number> {
     stop.release();
     screen.end();
   }
-  if (problem instanceof RangeError) throw new UsageError(withOptionNames(problem.message));
+  if (problem instanceof Error) problem.message = withOptionNames(problem.message);
+  if (problem instanceof RangeError) throw new UsageError(problem.message);
   const counts = tasks.count();
   if (!isQuiet && (!problem || done || failed.length)) {
     const text = summary(counts, done, failed.length, progress.elapsed());
@@ -86,7 +87,7 @@ async function runList(input: Input): Promise<number> {
     write("stderr", ending(stop.reason || TIME_IS_OVER, counts.todo, directory));
     return stop.code || AGAIN;
   }
-  if (problem) throw problem instanceof Error ? named(problem) : problem;
+  if (problem) throw problem;
   return failed.length ? 1 : 0;
 }
 
@@ -123,11 +124,6 @@ function withOptionNames(message: string): string {
     const option = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     return `\`${option}${end === "`" ? end : " "}`;
   });
-}
-
-function named(error: Error): Error {
-  error.message = withOptionNames(error.message);
-  return error;
 }
 
 type Counts = Record<State, number>;
