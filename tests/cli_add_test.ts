@@ -6,9 +6,11 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
 import { decode } from "../mod.ts";
-import { eachWay, isInstalled, killGroup, temporary, test } from "./cli_helpers.ts";
+import { eachWay, isInstalled, killGroup, project, temporary, test } from "./cli_helpers.ts";
 
 eachWay((isExecutable) => {
   // ----------------------------------------------------------------------------------------- add
@@ -180,6 +182,43 @@ eachWay((isExecutable) => {
     assert.match(empty.stderr, /DIR, the directory of the list, is missing/);
     assert.deepEqual([json.code, shell.code, empty.code], [2, 2, 2]);
     assert.deepEqual(readdirSync(list.file(".")), ["tasks.ts"]);
+  });
+
+  test("`add` refuses a function that its module does not export, and changes nothing", () => {
+    using list = temporary();
+    for (const name of ["duoble", "TASKS", "double.name", "toString"]) {
+      const { code, stderr } = list.add(name, "1");
+      assert.match(stderr, new RegExp(`tasks.ts#${name}. is not a function; it exports .*double`));
+      assert.equal(code, 2);
+    }
+    assert.deepEqual(readdirSync(list.file(".")), ["tasks.ts"]);
+  });
+
+  test("`add` takes a module that cannot be imported here, and says so", () => {
+    using list = temporary();
+    list.write(
+      "elsewhere.ts",
+      "if (!process.env.THERE) throw new Error('not there'); export const f = () => 1;",
+    );
+    const { code, stdout, stderr } = list.forrestWith("1\n", "add", "list", "elsewhere.ts#f");
+    assert.match(stdout, /^1 task added/);
+    assert.match(stderr, /^Its module cannot be imported here: not there$/m);
+    assert.equal(code, 0);
+    assert.equal(list.shell(`THERE=1 ${list.command} run list`).code, 0);
+  });
+
+  test("`add` does not run a program whose function it takes", () => {
+    using list = temporary();
+    const library = pathToFileURL(join(project, "mod.ts"));
+    list.write(
+      "own.ts",
+      `import { TaskList } from "${library}"; export const f = () => 1;
+      console.log("printed"); new TaskList("made");`,
+    );
+    const { code, stdout } = list.forrestWith("1\n", "add", "list", "own.ts#f");
+    assert.match(stdout, /^1 task added to `list`\n$/);
+    assert.equal(code, 0);
+    assert.deepEqual(readdirSync(list.file(".")).sort(), ["list", "own.ts", "tasks.ts"]);
   });
 
   test("`add` takes what follows `--` for words of the program, and no options", () => {
