@@ -51,7 +51,7 @@ async function main(words: string[]): Promise<number> {
       return await help(rest.find((word) => !word.startsWith("-")));
     }
     const chosen = await commandNamed(name);
-    const input = await parse(chosen, rest);
+    const input = parse(chosen, rest);
     if (input.is("help")) return await help(name);
     const surplus = input.words[chosen.most ?? Infinity];
     if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
@@ -68,7 +68,7 @@ async function main(words: string[]): Promise<number> {
 
 async function commandNamed(name: string): Promise<Command> {
   if (Object.hasOwn(commands, name)) return await commands[name]();
-  throw new UsageError(await unknown("command", name, Object.keys(commands)));
+  throw new UsageError(unknown("command", name, [...Object.keys(commands), "help"]));
 }
 
 const NOT_ALLOWED = "you are not allowed to; look at who owns it, and at its mode";
@@ -96,40 +96,39 @@ function explain(error: unknown, directory?: string): string {
 
 // -------------------------------------------------------------------------- words and options
 
-async function parse({ options = [] }: Command, args: string[]): Promise<Input> {
+function parse({ options = [], otherNames = {} }: Command, args: string[]): Input {
   const all = [...options, ["-h, --help", ""]].map(([usage]) => {
     const [, letter, name, value] = /^(?:-(\w), )?--(\S+)( \S+)?$/.exec(usage)!;
-    return { letter, name, isFlag: !value };
+    const aliases = Object.keys(otherNames).filter((other) => otherNames[other] === name);
+    return { name, aliases: letter ? [letter, ...aliases] : aliases, isFlag: !value };
   });
   const flags = all.filter(({ isFlag }) => isFlag).map(({ name }) => name);
   const others = all.filter(({ isFlag }) => !isFlag).map(({ name }) => name);
-  const lettered = all.filter(({ letter }) => letter);
   let wrong: string | undefined;
   const values = parseArgs(args, {
     "--": true,
     boolean: flags,
     string: ["_", ...others],
     collect: others,
-    alias: Object.fromEntries(lettered.map(({ name, letter }) => [name, letter])),
+    alias: Object.fromEntries(all.map(({ name, aliases }) => [name, aliases])),
     unknown(word: string, key?: string) {
       if (key !== undefined) wrong ??= word.replace(/=.*/s, "");
     },
   });
   if (wrong !== undefined) {
-    const valid = all.flatMap(({ name, letter }) => [`--${name}`, `-${letter ?? "-" + name}`]);
-    throw new UsageError(await unknown("option", wrong, valid));
+    const names = all.flatMap(({ name, aliases }) => [name, ...aliases]);
+    const valid = names.map((name) => name.length > 1 ? `--${name}` : `-${name}`);
+    throw new UsageError(unknown("option", wrong, valid));
   }
   // as in `--yes=no`, which the parser takes for `--yes`
   const ours = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
   const given = new Set(ours.flatMap((word) => /^--([^=]+)=/.exec(word)?.[1] ?? []));
-  for (const name of flags) {
-    if (typeof values[name] === "boolean" && !given.has(name)) continue;
-    throw new UsageError(`\`--${name}\` takes no value; write letters apart, as in \`-q -j 4\``);
+  const valued = flags.find((name) => typeof values[name] !== "boolean" || given.has(name));
+  if (valued) {
+    throw new UsageError(`\`--${valued}\` takes no value; write letters apart, as in \`-q -j 4\``);
   }
-  for (const name of others) {
-    if (!values[name].includes("")) continue;
-    throw new UsageError(`\`--${name}\` needs a value, as in \`--${name}=...\``);
-  }
+  const empty = others.find((name) => values[name].includes(""));
+  if (empty) throw new UsageError(`\`--${empty}\` needs a value, as in \`--${empty}=...\``);
   const text = (option: string): string | undefined => values[option].at(-1);
   return {
     words: values._.map(String),

@@ -7,7 +7,8 @@
  * from the npm registry, so that Deno is all that has to be there.
  */
 
-const BUN = "1.4.5";
+import { findBun } from "./bun.ts";
+
 const MINUTES = 5; // for one test file on one runtime
 
 interface Outcome {
@@ -17,14 +18,6 @@ interface Outcome {
 }
 
 const total: Outcome = { passed: 0, failed: 0, skipped: 0 };
-
-async function findBun(): Promise<string> {
-  const processor = Deno.build.arch === "x86_64" ? "x64" : "aarch64";
-  const manifest = `npm:@oven/bun-${Deno.build.os}-${processor}@${BUN}/package.json`;
-  await import(manifest, { with: { type: "json" } }); // this is what downloads it
-  const program = Deno.build.os === "windows" ? "bin/bun.exe" : "bin/bun";
-  return decodeURIComponent(new URL(program, import.meta.resolve(manifest)).pathname);
-}
 
 async function run(program: string, args: string[], env: Record<string, string> = {}) {
   const started = performance.now();

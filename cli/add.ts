@@ -4,18 +4,14 @@
  * @module
  */
 
+import { writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
 import { toFileUrl } from "@std/path/to-file-url";
 import { command, defer, TaskList } from "../mod.ts";
-import {
-  type Command,
-  type Input,
-  isSpecifier,
-  mayBeModule,
-  program,
-  UsageError,
-} from "./command.ts";
+import type { Command, Input } from "./command.ts";
+import { isSpecifier, mayBeModule, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
 import { directoryOf, exists, namesIn } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
@@ -58,7 +54,7 @@ async function addAll(input: Input): Promise<number> {
   if (names?.length && !names.includes("todo")) {
     throw new UsageError(`\`${directory}\` is no task list, but not empty: choose a new directory`);
   }
-  const { make, file } = whatToAdd(input);
+  const { make, file } = await whatToAdd(input);
   if (file === "-" && isTerminal("stdin")) {
     write("stderr", "Type one argument a line; Ctrl-D ends it.\n");
   }
@@ -72,14 +68,14 @@ async function addAll(input: Input): Promise<number> {
 }
 
 /** What the words say: which task a line makes, and where the lines are. */
-function whatToAdd(input: Input): { make: MakeTask; file: string } {
+async function whatToAdd(input: Input): Promise<{ make: MakeTask; file: string }> {
   const words = input.words.slice(1);
   const isProgram = input.rest.length > 0;
   const [surplus, owner] = isProgram ? ["json", "MODULE#EXPORT"] : ["shell", "-- PROGRAM"];
   if (input.is(surplus)) throw new UsageError(`\`--${surplus}\` is for \`${owner}\` only`);
   const make = isProgram
     ? programTask(input.rest, input.is("shell"))
-    : callTask(words.shift(), input.is("json"));
+    : await callTask(words.shift(), input.is("json"));
   const [file = "-"] = words;
   if (words.length > 1) {
     const files = words.map(quote).join(" ");
@@ -129,7 +125,7 @@ async function schedule(tasks: TaskList, line: string, key: unknown, task: Defer
   return scheduled;
 }
 
-function callTask(target = "", isJson: boolean): MakeTask {
+async function callTask(target = "", isJson: boolean): Promise<MakeTask> {
   const [, module, name] = /^(.+)#([^#]+)$/s.exec(target) ?? [];
   if (!module) {
     const given = target ? `\`${target}\` names no function` : "The function is missing";
@@ -138,20 +134,52 @@ function callTask(target = "", isJson: boolean): MakeTask {
   if (!mayBeModule(module)) throw new UsageError(`There is no module \`${module}\``);
   const url = isSpecifier(module) ? new URL(module) : toFileUrl(resolve(module));
   url.hash = name;
+  await checkCall(url.href);
   return (line, number) => {
     const args = isJson ? parseLine(line, number) : [line];
-    return { key: [url.href, args], task: defer(url, ...args) };
+    return { key: [url.href, isJson, line], task: defer(url, ...args) };
   };
 }
 
+/** Lets a process look for a function, as a run would. What cannot be imported here may be elsewhere. */
+async function checkCall(call: string): Promise<void> {
+  using trial = new TaskList(`${tmpdir()}/forrest-${crypto.randomUUID()}`, { postClean: true });
+  const steps = [{ value: { $function: call } }, { value: null }];
+  writeFileSync(`${trial.directory}/todo/call.json`, JSON.stringify({ steps }));
+  const options = { processes: 1, autokill: 10, onOutput: () => {} };
+  for await (const { state, errorValue } of trial.run(options)) {
+    const { message } = Object(errorValue);
+    if (/ is not a function; it exports /.test(message)) throw new UsageError(message);
+    if (state === "fail") write("stderr", `Its module cannot be imported here: ${message}\n`);
+  }
+}
+
 function parseLine(line: string, number: number): unknown[] {
+  let value;
   try {
-    const value = JSON.parse(line);
-    return Array.isArray(value) ? value : [value];
+    value = JSON.parse(line);
   } catch (error) {
     throw new UsageError(`Line ${number} is not JSON: ${(error as Error).message}`);
   }
+  for (const [token] of line.matchAll(/"(?:[^"\\]+|\\.)*"|-?\d[-+.\de]*/gi)) {
+    if (token.startsWith('"') || isExact(token)) continue;
+    const fix = `write it as text, \`"${token}"\``;
+    throw new UsageError(
+      `Line ${number}: JavaScript reads the number \`${token}\` as \`${Number(token)}\`: ${fix}`,
+    );
+  }
+  return Array.isArray(value) ? value : [value];
 }
+
+/** Whether a number, written with as many digits, is what the text says. */
+function isExact(text: string): boolean {
+  const digits = significant(text);
+  const precision = Math.min(Math.max(digits.length, 1), 100);
+  return significant(Number(text).toPrecision(precision)) === digits;
+}
+
+/** The digits of a number, from the first one that is not 0. */
+const significant = (text: string) => text.replace(/e.*|\D/gi, "").replace(/^0+/, "");
 
 const PLACEHOLDER = /\{(?:|\.|#|\/|\/\/|\/\.)\}/g;
 

@@ -54,7 +54,7 @@ async function retryTasks(input: Input): Promise<number> {
   const tasks = openList(directory);
   const [, ...ids] = input.words;
   for (const id of ids) {
-    const { state } = locate(await findTask(directory, tasks, id));
+    const { state } = locate(findTask(directory, tasks, id));
     if (state === "fail") continue;
     throw new UsageError(`The task \`${id}\` has not failed: it is in \`${state}\``);
   }

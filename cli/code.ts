@@ -79,9 +79,10 @@ function codeOfCallee(call: unknown): string {
 export function callOf(step: Step = {}): string {
   const { call, args = [], value } = Object(step) as Step;
   if (call === undefined) return codeOf("value" in Object(step) ? value : step);
-  return Array.isArray(args)
-    ? `${codeOfCallee(call)}(${args.map(codeOf).join(", ")})`
-    : codeOf(step);
+  if (!Array.isArray(args)) return codeOf(step);
+  const words = args.map(codeOf);
+  if (call === "forrest#command" && words[1] === "{}") words.pop(); // no options
+  return `${codeOfCallee(call)}(${words.join(", ")})`;
 }
 
 /** All steps as a program, with the imports that it would need. */

@@ -8,6 +8,7 @@
 import { existsSync } from "node:fs";
 import process from "node:process";
 import { fromFileUrl } from "@std/path/from-file-url";
+import { levenshteinDistance } from "@std/text/levenshtein-distance";
 import { printable, quote } from "./terminal.ts";
 
 /** What the help says in two columns: a word or an option, and what it is about. */
@@ -24,6 +25,8 @@ export interface Command {
   words?: Row[];
   /** As in `-j, --processes N`; what has no value is a flag. */
   options?: Row[];
+  /** Other names of options, as people know them from elsewhere. */
+  otherNames?: Record<string, string>;
   examples: string[];
   /** Does it; gives the exit code. */
   action(input: Input): number | Promise<number>;
@@ -55,11 +58,23 @@ export const SESSION: Row = [
   "what it exports, functions stored as text can use",
 ];
 
-/** Says that there is no such word, and which is the nearest one. */
-export async function unknown(what: string, word: string, valid: string[]): Promise<string> {
-  const { closestString } = await import("@std/text/closest-string");
-  const nearest = printable(closestString(word, valid));
-  return `There is no ${what} \`${printable(word)}\`; the nearest is \`${nearest}\``;
+/** Says that there is no such word, and which one may have been meant, if one is near. */
+export function unknown(what: string, word: string, valid: string[]): string {
+  const said = `There is no ${what} \`${printable(word)}\``;
+  const bare = (option: string) => option.replace(/^-+/, "");
+  const near = valid.filter((other) => isNear(bare(word), bare(other)));
+  const [nearest] = near.sort((a, b) =>
+    levenshteinDistance(word, a) - levenshteinDistance(word, b)
+  );
+  return nearest ? `${said}; the nearest is \`${printable(nearest)}\`` : said;
+}
+
+/** Whether a word begins another, has its letters, or is wrong by a third of the longer one at most. */
+function isNear(word: string, other: string): boolean {
+  if (word && other.startsWith(word)) return true;
+  const letters = (word: string) => Array.from(word).sort().join("");
+  const most = Math.max(word.length, other.length) / 3;
+  return letters(word) === letters(other) || levenshteinDistance(word, other) <= most;
 }
 
 /** Whether a text names a module by something other than a path, such as a URL. */

@@ -9,19 +9,9 @@ import { fromFileUrl } from "@std/path/from-file-url";
 import { resolve } from "@std/path/resolve";
 import { encode, exec as runFile, locate, type Stream } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
-import {
-  AGAIN,
-  type Command,
-  type Input,
-  isExecutable,
-  nearby,
-  program,
-  Raised,
-  SESSION,
-  sessionOf,
-  SOURCE,
-  UsageError,
-} from "./command.ts";
+import type { Command, Input } from "./command.ts";
+import { AGAIN, isExecutable, nearby, program, SOURCE } from "./command.ts";
+import { Raised, SESSION, sessionOf, UsageError } from "./command.ts";
 import { exists, noTask, openList } from "./list.ts";
 import { Screen } from "./screen.ts";
 import { Clock, Stop } from "./stop.ts";

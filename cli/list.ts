@@ -4,9 +4,11 @@
  * @module
  */
 
-import { lstatSync, readdirSync, type Stats } from "node:fs";
-import { locate, states, TaskList } from "../mod.ts";
-import { type Input, unknown, UsageError } from "./command.ts";
+import { spawnSync } from "node:child_process";
+import { lstatSync, readdirSync, readFileSync, type Stats } from "node:fs";
+import { hostname } from "node:os";
+import { locate, type State, states, TaskList } from "../mod.ts";
+import { type Input, program, unknown, UsageError } from "./command.ts";
 import { quote } from "./terminal.ts";
 
 /** The one list that a command is about. */
@@ -38,19 +40,49 @@ export function namesIn(directory: string): string[] | undefined {
   }
 }
 
-/** The path of a task of a list, whichever its state; `words` are what else might have been meant. */
-export async function findTask(
-  directory: string,
-  tasks: TaskList,
-  id: string,
-  words: readonly string[] = [],
-): Promise<string> {
+/** The path of a task of a list, whichever its state; `others` are what else might have been meant. */
+export function findTask(directory: string, tasks: TaskList, id: string, ...others: State[]) {
   const found = tasks.find(id);
   if (found) return directory + found.slice(tasks.directory.length);
   const paths = states.flatMap((state) => [...tasks.paths(state)]);
   const ids = paths.slice(0, 10_000).map((path) => locate(path).id);
   if (!ids.length) throw new UsageError(`There is no task \`${id}\`: \`${directory}\` is empty`);
-  throw new UsageError(`${await unknown("task", id, [...words, ...ids])} in \`${directory}\``);
+  throw new UsageError(`${unknown("task", id, [...others, ...ids])} in \`${directory}\``);
+}
+
+/** Those of the paths in `running` whose run was on this machine, and has died. */
+export function deadAmong(claims: Iterable<string>): string[] {
+  const ownerOf = (claim: string) => /@([^@/]+)\.[^./]+$/.exec(claim)?.[1] ?? "";
+  return [...Map.groupBy(claims, ownerOf)].flatMap(([owner, own]) => isDead(owner) ? own : []);
+}
+
+/** Whether a process has died; of another machine, nobody here can tell. */
+function isDead(owner: string): boolean {
+  const [host, pid, start] = owner.split(".");
+  if (host !== hostname().replace(/[^\w-]+/g, "_")) return false;
+  try {
+    return startOf(pid) !== start;
+  } catch {
+    return true; // there is no such process
+  }
+}
+
+/** When a process started, as the library has it in the names of what it claims. */
+function startOf(pid: string): string {
+  const boot = "/proc/sys/kernel/random/boot_id";
+  if (!exists(boot)) {
+    const { stdout } = spawnSync("ps", ["-o", "lstart=", "-p", pid], { encoding: "utf8" });
+    return stdout.replace(/\W+/g, "_");
+  }
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const [state, ...fields] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return /[ZX]/.test(state) ? "" : `${readFileSync(boot, "utf8").slice(0, 8)}-${fields[18]}`;
+}
+
+/** What is to be said of tasks that a dead run has left in `running`. */
+export function noteOnDead(dead: number, directory: string): string {
+  const fix = `\`${program("run", directory)}\` takes over`;
+  return dead ? `  (${dead} left by a run that has died: ${fix})` : "";
 }
 
 /** What is to be said of a file that is not there. */

@@ -4,24 +4,18 @@
  * @module
  */
 
+import { stripVTControlCharacters } from "node:util";
 import { resolve } from "@std/path/resolve";
 import { locate, type State, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
-import { directoryOf, exists, findTask, infoOf, noTask, openList } from "./list.ts";
+import { deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
+import { noTask, noteOnDead, openList } from "./list.ts";
 import { Progress, Screen } from "./screen.ts";
 import { lineOf, stateAt, type Stored, storedAt } from "./task.ts";
-import {
-  columns,
-  count,
-  cut,
-  duration,
-  paint,
-  printable,
-  widthOfOutput,
-  write,
-} from "./terminal.ts";
+import { count, cut, duration, paint, printable } from "./terminal.ts";
+import { columns, widthOfOutput, write } from "./terminal.ts";
 
 const FULL: Row = ["--full", "show all of long values [default: cut]"];
 
@@ -70,17 +64,22 @@ export const logs: Command = {
 // ------------------------------------------------------------------------------------- status
 
 async function countTasks(input: Input): Promise<number> {
-  const tasks = openList(directoryOf(input));
-  if (input.is("watch")) return await watch(tasks);
+  const directory = directoryOf(input);
+  const tasks = openList(directory);
+  if (input.is("watch")) return await watch(tasks, directory);
   const counts = tasks.count();
+  const dead = deadAmong(tasks.paths("running")).length;
   const widest = Math.max(...Object.values(counts).map((n) => `${n}`.length));
-  const rows = Object.entries(counts).map(([state, n]) =>
-    `${state.padEnd(7)}  ${`${n}`.padStart(widest)}\n`
-  );
+  const rows = Object.entries(counts).map(([state, n]) => {
+    const note = state === "running" ? noteOnDead(dead, directory) : "";
+    return `${state.padEnd(7)}  ${`${n}`.padStart(widest)}${note}\n`;
+  });
   write("stdout", rows.join(""));
-  const rate = counts.running ? recentRate(tasks) : 0;
+  const running = counts.running - dead;
+  const rate = running > 0 ? recentRate(tasks) : 0;
   if (!rate) return 0;
-  const left = duration((counts.todo + counts.running) / rate);
+  // once little more waits, what runs may be what takes longest
+  const left = counts.todo > running ? duration((counts.todo + running) / rate) : "?";
   const digits = Number(rate.toPrecision(2));
   write("stdout", `${digits} tasks a second in the last minute, ${left} left\n`);
   return 0;
@@ -95,14 +94,15 @@ function recentRate(tasks: TaskList): number {
 }
 
 /** Shows the live line until nothing is left to do; without a terminal, a line for each change. */
-async function watch(tasks: TaskList): Promise<number> {
+async function watch(tasks: TaskList, directory: string): Promise<number> {
   const screen = new Screen(true);
   const progress = new Progress(tasks);
   for (let before = "";;) {
     const counts = progress.counts();
-    const text = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ");
+    const note = noteOnDead(deadAmong(tasks.paths("running")).length, directory);
+    const text = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ") + note;
     const isOver = counts.todo + counts.running === 0;
-    if (screen.isLive && !isOver) screen.show(progress.line(columns()));
+    if (screen.isLive && !isOver && !note) screen.show(progress.line(columns()));
     else if (text !== before) screen.print(`${text}\n`, "stdout");
     if (isOver) break;
     before = text;
@@ -117,7 +117,7 @@ async function watch(tasks: TaskList): Promise<number> {
 const isTaskFile = (path: string): boolean =>
   /\.json(@[^/]*)?$/.test(path) && infoOf(path)?.isDirectory() === false;
 
-async function listTasks(input: Input): Promise<number> {
+function listTasks(input: Input): number {
   const directory = directoryOf(input);
   const width = input.is("full") ? Infinity : widthOfOutput();
   const say = (path: string) => write("stdout", `${lineOf(path, width)}\n`);
@@ -130,7 +130,7 @@ async function listTasks(input: Input): Promise<number> {
   for (const word of words.length ? words : states) {
     if (states.includes(word as State)) {
       for (const path of tasks.paths(word as State)) if (exists(path)) say(path);
-    } else say(await findTask(directory, tasks, word, states));
+    } else say(findTask(directory, tasks, word, ...states));
   }
   return 0;
 }
@@ -146,22 +146,28 @@ async function showTask(input: Input): Promise<number> {
   const directory = directoryOf(input);
   const tasks = openList(directory);
   if (id === undefined) throw new UsageError("ID, the id of the task, is missing");
-  return await showFile(await findTask(directory, tasks, id), isFull);
+  return await showFile(findTask(directory, tasks, id), isFull);
 }
 
 const LINES = 20; // so many of a value, an error or an output are shown without `--full`
 
 async function showFile(path: string, isFull: boolean): Promise<number> {
   const stored = storedAt(path);
+  const { errorValue } = stored;
+  const output = await outputOf(path, stored);
+  const message = `${Object(Object(errorValue).$error).message}`;
+  const [end = "", told = ""] = /\. It last printed:\n(.*)$/s.exec(message) ?? [];
+  // an error holds the end of it; of a program, with what this has printed to its standard output
+  const printed = told.includes(stripVTControlCharacters(output).trim()) ? told : output;
+  const twice = stripVTControlCharacters(printed).includes(told) ? end : "";
   const sections = [
     `${path}\n${factsOf(stateAt(path), stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
     "metadata" in stored ? `metadata: ${codeOf(stored.metadata)}` : "",
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
-    "errorValue" in stored ? textOfError(stored.errorValue) : "",
+    "errorValue" in stored ? textOfError(errorValue).replace(twice, "") : "",
   ].filter(Boolean).map((section) => isFull ? section : shorten(section));
-  const output = await outputOf(path, stored);
-  if (output) sections.push(`It printed:\n${isFull ? output : shorten(output, true)}`);
+  if (printed) sections.push(`It printed:\n${isFull ? printed : shorten(printed, true)}`);
   if ("errorValue" in stored) {
     sections.push(`To run it here, with its stack:\n  ${program("exec", path, "--raise")}`);
   }
@@ -235,7 +241,7 @@ async function printLog(input: Input): Promise<number> {
   const [, id] = input.words;
   const log = input.text("log") ?? `${directory}/log.txt`;
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
-  if (id !== undefined) await findTask(directory, tasks, id);
+  if (id !== undefined) findTask(directory, tasks, id);
   let text = "";
   for await (const line of linesOf(log, false)) {
     if (id === undefined || saidOf(line, id)) text += `${line}\n`;

@@ -6,7 +6,7 @@
 
 import style from "./page.css" with { type: "text" };
 import script from "./page.js" with { type: "text" };
-import { quote } from "./terminal.ts";
+import { exactDuration as duration, quote } from "./terminal.ts";
 import { type Bar, type Entry, lengthOf, readTimeline, type Timeline } from "./timeline.ts";
 
 /** One self-contained HTML page about a list: totals, timeline, histogram of run times, failures. */
@@ -208,17 +208,14 @@ function histogram(bars: Bar[]) {
 
 const PROGRAM = /^Error: `([^`\s]+)[^`]*` (exited with code \d+|was killed by \w+)/;
 
+/** What failures are grouped by: of a program, the words and what it has printed differ. */
+function kindOf({ failure }: Entry): string {
+  const [, program, how] = PROGRAM.exec(failure!.message) ?? [];
+  return program ? `${program} ${how}` : failure!.message;
+}
+
 function failuresSection(directory: string, entries: Entry[]): string {
-  const groups = new Map<string, Entry[]>();
-  for (const entry of entries) {
-    const { message } = entry.failure ?? {};
-    if (message === undefined) continue;
-    // of a program, the words and what it has printed differ
-    const [, program, how] = PROGRAM.exec(message) ?? [];
-    const kind = program ? `${program} ${how}` : message;
-    if (!groups.has(kind)) groups.set(kind, []);
-    groups.get(kind)!.push(entry);
-  }
+  const groups = Map.groupBy(entries.filter(({ failure }) => failure), kindOf);
   if (!groups.size) return section("Failures", "No task has failed.", "");
   const command = ({ id }: Entry) => {
     const path = quote(`${directory}/fail/${id}.json`);
@@ -251,25 +248,7 @@ function failuresSection(directory: string, entries: Entry[]): string {
   return section("Failures", note, table);
 }
 
-// ---------------- what the script of the page has too: the text of each, and nothing around it
-
-/** A time in the units that suit it, so that times `step` apart differ. */
-function duration(seconds: number, step = seconds / 60): string {
-  if (!seconds) return "0 s";
-  const digits = Math.min(15, Math.max(3, 1 + Math.ceil(Math.log10(seconds / step))));
-  const rounded = Number(seconds.toPrecision(digits));
-  const [unit, size] = rounded < 1e-3 ? ["µs", 1e-6] : rounded < 1 ? ["ms", 1e-3] : ["s", 1];
-  if (rounded < 60) return `${Number((rounded / (size as number)).toPrecision(digits))} ${unit}`;
-  const parts: string[] = [];
-  const least = [86400, 3600, 60, 1].find((size) => size <= step);
-  let rest = least ? Math.round(seconds / least) * least : rounded;
-  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]] as const) {
-    if (rest >= size) parts.push(`${Math.floor(rest / size)} ${unit}`);
-    rest %= size;
-    if (size <= step) return parts.join(" ");
-  }
-  return [...parts, rest ? `${Number(rest.toFixed(6))} s` : ""].join(" ").trim();
-}
+// ---------------- what the script of the page has too: the text of it, and nothing around it
 
 /** The least round number from `value` up: 1, 2 or 5 with zeros, or a round time. */
 function niceStep(value: number, isTime = true): number {

@@ -6,16 +6,8 @@
 
 import type { RunOptions, State, Task } from "../mod.ts";
 import { textOfError } from "./code.ts";
-import {
-  AGAIN,
-  type Command,
-  DIR,
-  type Input,
-  program,
-  SESSION,
-  sessionOf,
-  UsageError,
-} from "./command.ts";
+import type { Command, Input } from "./command.ts";
+import { AGAIN, DIR, program, SESSION, sessionOf, UsageError } from "./command.ts";
 import { directoryOf, openList } from "./list.ts";
 import { Progress, Screen } from "./screen.ts";
 import { Clock, Stop, TIME_IS_OVER } from "./stop.ts";
@@ -45,6 +37,7 @@ export const run: Command = {
     ["--json", "a JSON object for each task; all else on stderr"],
     ["-q, --quiet", "only whether tasks have failed, and what they print"],
   ],
+  otherNames: { jobs: "processes", timeout: "autokill" },
   examples: ["forrest run tasklist -j 8 --autokill 60 --retries 2"],
   action: runList,
 };
@@ -81,7 +74,8 @@ async function runList(input: Input): Promise<number> {
     stop.release();
     screen.end();
   }
-  if (problem instanceof RangeError) throw new UsageError(withOptionNames(problem.message));
+  if (problem instanceof Error) problem.message = withOptionNames(problem.message);
+  if (problem instanceof RangeError) throw new UsageError(problem.message);
   const counts = tasks.count();
   if (!isQuiet && (!problem || done || failed.length)) {
     const text = summary(counts, done, failed.length, progress.elapsed());
@@ -93,7 +87,7 @@ async function runList(input: Input): Promise<number> {
     write("stderr", ending(stop.reason || TIME_IS_OVER, counts.todo, directory));
     return stop.code || AGAIN;
   }
-  if (problem) throw problem instanceof Error ? named(problem) : problem;
+  if (problem) throw problem;
   return failed.length ? 1 : 0;
 }
 
@@ -130,11 +124,6 @@ function withOptionNames(message: string): string {
     const option = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     return `\`${option}${end === "`" ? end : " "}`;
   });
-}
-
-function named(error: Error): Error {
-  error.message = withOptionNames(error.message);
-  return error;
 }
 
 type Counts = Record<State, number>;

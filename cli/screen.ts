@@ -6,16 +6,8 @@
 
 import process from "node:process";
 import { locate, type State, type Stream, type TaskList } from "../mod.ts";
-import {
-  columns,
-  cut,
-  duration,
-  isTerminal,
-  paint,
-  printable,
-  widthOf,
-  write,
-} from "./terminal.ts";
+import { columns, cut, duration, paint, printable, widthOf } from "./terminal.ts";
+import { isTerminal, write } from "./terminal.ts";
 
 /** What has been printed of a line, by a task, or by several: then `id` has all of theirs. */
 type Begun = { id: string; stream: Stream; text: string };
@@ -138,14 +130,16 @@ export class Progress {
     const { todo, running, done, fail } = this.counts();
     const total = todo + running + done + fail;
     const rate = (done + fail - this.#endedBefore) / this.elapsed();
-    const left = rate > 0 ? duration((todo + running) / rate) : "?";
+    const [longest, seconds] = this.#longest();
+    // what runs longest may take as long again, however short the others were
+    const left = rate > 0 ? duration(Math.max((todo + running) / rate, seconds)) : "?";
     const parts = [
       `${done}/${total} done`,
       `, ${fail} failed`,
       `, ${running} running`,
       ` · ${left} left`,
       ` · ${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s`,
-      this.#longest(),
+      longest && ` · ${cut(printable(locate(longest).id), 30)} runs for ${duration(seconds)}`,
     ];
     let text = "";
     for (const part of parts) if (widthOf(text + part) < width - 13) text += part;
@@ -153,11 +147,11 @@ export class Progress {
     return `${bar(cells, total ? (done + fail) / total : 1)} ${text}`;
   }
 
-  #longest(): string {
-    const [[claim, since] = []] = [...this.#claims].sort(([, a], [, b]) => a - b);
-    if (!claim) return "";
-    const id = cut(printable(locate(claim).id), 30);
-    return ` · ${id} runs for ${duration((performance.now() - since!) / 1000)}`;
+  /** The path of the task that has been running for longest, and for how many seconds. */
+  #longest(): [claim: string, seconds: number] {
+    const now = performance.now();
+    const [[claim, since] = ["", now]] = [...this.#claims].sort((a, b) => a[1] - b[1]);
+    return [claim, (now - since) / 1000];
   }
 }
 

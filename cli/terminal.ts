@@ -57,15 +57,25 @@ export const count = (n: number, what: string): string => `${n} ${what}${n === 1
 export function duration(seconds: number): string {
   const rounded = Number(seconds.toPrecision(2));
   if (rounded < 1) return `${Number((rounded * 1000).toPrecision(2))} ms`;
-  if (rounded < 10) return `${rounded} s`;
-  const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  const minutes = Math.floor(whole / 60);
-  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
-  const hours = Math.floor(minutes / 60);
-  return hours < 48
-    ? `${hours} h ${minutes % 60} min`
-    : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  return rounded < 10 ? `${rounded} s` : exactDuration(Math.round(seconds));
+}
+
+/** A time in the units that suit it, so that times `step` apart differ; the page has its text, too. */
+export function exactDuration(seconds: number, step = seconds / 60): string {
+  if (!seconds) return "0 s";
+  const digits = Math.min(15, Math.max(3, 1 + Math.ceil(Math.log10(seconds / step))));
+  const rounded = Number(seconds.toPrecision(digits));
+  const [unit, size] = rounded < 1e-3 ? ["µs", 1e-6] : rounded < 1 ? ["ms", 1e-3] : ["s", 1];
+  if (rounded < 60) return `${Number((rounded / (size as number)).toPrecision(digits))} ${unit}`;
+  const parts: string[] = [];
+  const least = [86400, 3600, 60, 1].find((size) => size <= step);
+  let rest = least ? Math.round(seconds / least) * least : rounded;
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]] as const) {
+    if (rest >= size) parts.push(`${Math.floor(rest / size)} ${unit}`);
+    rest %= size;
+    if (size <= step) return parts.join(" ");
+  }
+  return [...parts, rest ? `${Number(rest.toFixed(6))} s` : ""].join(" ").trim();
 }
 
 /** Text in one line, without the control characters that an id or a value may hold. */

@@ -47,13 +47,9 @@ export function readTimeline(directory: string): Timeline {
 /** The finished tasks of a list in the trace format of Chrome, which https://ui.perfetto.dev opens. */
 export function traceEvents(directory: string): string {
   const { bars, lanes, start } = readTimeline(directory);
-  const about = (name: string, tid: number, args: unknown) => ({
-    ph: "M",
-    pid: 1,
-    name,
-    tid,
-    args,
-  });
+  const about = (name: string, tid: number, args: object) => {
+    return { ph: "M", pid: 1, name, tid, args };
+  };
   const names = Array.from({ length: lanes }, (_, lane) => [
     about("thread_name", lane + 1, { name: `process ${lane + 1}` }),
     about("thread_sort_index", lane + 1, { sort_index: lane + 1 }),

@@ -6,7 +6,11 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
-import { eachWay, isInstalled, killGroup, temporary, test } from "./cli_helpers.ts";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { inspect } from "node:util";
+import { decode } from "../mod.ts";
+import { eachWay, isInstalled, killGroup, project, temporary, test } from "./cli_helpers.ts";
 
 eachWay((isExecutable) => {
   // ----------------------------------------------------------------------------------------- add
@@ -46,6 +50,37 @@ eachWay((isExecutable) => {
     const { code, stderr } = list.forrestWith("[5, 6]\n{oops\n", ...words);
     assert.equal(code, 2);
     assert.match(stderr, /Line 2 is not JSON: /);
+  });
+
+  test("`add --json` takes numbers as they are written, or refuses the line", () => {
+    using list = temporary();
+    const words = ["add", "list", "tasks.ts#talk", "--json"];
+    const exact = ["9007199254740992", "0.1", "0.10000000000000001", "-0", "0", "1e23", "5e-324"];
+    const text = '"9007199254740993 \\" 1e400"';
+    const all = [...exact, text, '{"1e400":[-1.50,true]}'];
+    assert.equal(list.forrestWith(all.join("\n"), ...words).stderr.includes("Line"), false);
+    list.forrest("run", "list", "-j1", "--tasks-per-process", "20");
+    const values = list.ids("done").map((id) => decode(list.task("done", id).returnValue));
+    const expected = all.map((line) => ({ text: JSON.parse(line) }));
+    const sorted = (items: unknown[]) => items.map((item) => inspect(item)).sort();
+    assert.deepEqual(sorted(values), sorted(expected));
+    const refused = ["9007199254740993", "[1, -12345678901234567890]", "1e400", "1e-400", "4e-324"];
+    for (const line of [...refused, '{"pi": 3.14159265358979323846}']) {
+      const { code, stderr } = list.forrestWith(`7\n${line}\n`, ...words);
+      const [number] = /-?[\d.]{3,}(e-?\d+)?|\de.*/.exec(line)!;
+      assert.ok(stderr.includes(`Line 2: JavaScript reads the number \`${number}\` as \``), stderr);
+      assert.ok(stderr.includes(`: write it as text, \`"${number}"\``), stderr);
+      assert.equal(code, 2);
+    }
+    assert.deepEqual([list.count("todo"), list.count("done")], [1, all.length]);
+  });
+
+  test("`add --json` makes the id from the text of the line", () => {
+    using list = temporary();
+    const words = ["add", "list", "tasks.ts#talk", "--json"];
+    assert.match(list.forrestWith("0\n-0\n0.0\n", ...words).stdout, /^3 tasks added/);
+    assert.match(list.forrestWith("-0\n0\n", ...words).stdout, /^0 tasks added .*; 2 there/);
+    assert.match(list.add("talk", "0").stdout, /^1 task added/);
   });
 
   test("`add` makes ids that are file names, whatever the line", () => {
@@ -147,6 +182,43 @@ eachWay((isExecutable) => {
     assert.match(empty.stderr, /DIR, the directory of the list, is missing/);
     assert.deepEqual([json.code, shell.code, empty.code], [2, 2, 2]);
     assert.deepEqual(readdirSync(list.file(".")), ["tasks.ts"]);
+  });
+
+  test("`add` refuses a function that its module does not export, and changes nothing", () => {
+    using list = temporary();
+    for (const name of ["duoble", "TASKS", "double.name", "toString"]) {
+      const { code, stderr } = list.add(name, "1");
+      assert.match(stderr, new RegExp(`tasks.ts#${name}. is not a function; it exports .*double`));
+      assert.equal(code, 2);
+    }
+    assert.deepEqual(readdirSync(list.file(".")), ["tasks.ts"]);
+  });
+
+  test("`add` takes a module that cannot be imported here, and says so", () => {
+    using list = temporary();
+    list.write(
+      "elsewhere.ts",
+      "if (!process.env.THERE) throw new Error('not there'); export const f = () => 1;",
+    );
+    const { code, stdout, stderr } = list.forrestWith("1\n", "add", "list", "elsewhere.ts#f");
+    assert.match(stdout, /^1 task added/);
+    assert.match(stderr, /^Its module cannot be imported here: not there$/m);
+    assert.equal(code, 0);
+    assert.equal(list.shell(`THERE=1 ${list.command} run list`).code, 0);
+  });
+
+  test("`add` does not run a program whose function it takes", () => {
+    using list = temporary();
+    const library = pathToFileURL(join(project, "mod.ts"));
+    list.write(
+      "own.ts",
+      `import { TaskList } from "${library}"; export const f = () => 1;
+      console.log("printed"); new TaskList("made");`,
+    );
+    const { code, stdout } = list.forrestWith("1\n", "add", "list", "own.ts#f");
+    assert.match(stdout, /^1 task added to `list`\n$/);
+    assert.equal(code, 0);
+    assert.deepEqual(readdirSync(list.file(".")).sort(), ["list", "own.ts", "tasks.ts"]);
   });
 
   test("`add` takes what follows `--` for words of the program, and no options", () => {

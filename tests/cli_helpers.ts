@@ -67,18 +67,23 @@ function buildExecutable(): Build {
     const words = [process.execPath, "compile", "-A", "-q", "--output", program, "cli.ts"];
     if (run(words, project)) return { how: "deno compile", program };
   }
-  const given = runtime === "bun" ? process.execPath : process.env.FORREST_BUN;
-  const bun = given ? [given] : ["npx", "--yes", "bun@1.4.5"];
-  const isSource = (name: string) => /^(cli|src|[a-z]+\.ts|\w+\.json)$/.test(name);
-  for (const name of readdirSync(project).filter(isSource)) {
-    cpSync(join(project, name), join(built, "source", name), { recursive: true });
-  }
-  const { tasks } = JSON.parse(readFileSync(join(project, "deno.json"), "utf8"));
-  const flags = tasks["compile:bun"].replace(/.*bun build /, "").split(" ");
-  const words = flags.map((word: string) => word === "dist/forrest" ? program : word);
-  const isBuilt = run([...bun, "install", "--no-save"], join(built, "source")) &&
-    run([...bun, "build", ...words], join(built, "source"));
+  copySource(join(built, "source")); // so that nothing is installed in the project
+  const isBuilt = run([...compiler(join(built, "source")), "bun", program], built);
   return isBuilt ? { how: "bun build --compile", program } : { how: "nothing here can build it" };
+}
+
+/** Copies what an executable is made of. */
+export function copySource(folder: string): void {
+  const isSource = (name: string) => /^(cli|\.ci|[a-z]+\.ts|\w+\.json)$/.test(name);
+  for (const name of readdirSync(project).filter(isSource)) {
+    cpSync(join(project, name), join(folder, name), { recursive: true });
+  }
+}
+
+/** The words that start what makes an executable. */
+export function compiler(folder: string): string[] {
+  const flags = runtime === "deno" ? ["run", "-A", "--no-lock"] : [];
+  return [process.execPath, ...flags, join(folder, ".ci/compile.ts")];
 }
 
 export const { how, program } = buildExecutable();

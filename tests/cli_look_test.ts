@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
-import { eachWay, temporary, test } from "./cli_helpers.ts";
+import { eachWay, killGroup, temporary, test } from "./cli_helpers.ts";
 
 eachWay(() => {
   // ------------------------------------------------------------------------------------- looking
@@ -37,6 +37,44 @@ eachWay(() => {
     assert.match(stdout, /^[\d.]+ tasks a second in the last minute, .* left$/m);
     run.kill("SIGTERM");
     await run.code;
+  });
+
+  test("`status` gives no time while little more waits than what runs, whose end nobody knows", async () => {
+    using list = temporary();
+    list.add("double", ..."123456");
+    list.forrest("run", "list", "--tasks-per-process", "6");
+    list.add("mark", list.file("begun"));
+    const run = list.start("run", "list");
+    await list.until(() => existsSync(list.file("begun")));
+    assert.match(list.forrest("status", "list").stdout, /last minute, \? left$/m);
+    run.kill("SIGTERM");
+    await run.code;
+  });
+
+  test("`status` says that a run has died, and what takes over, and changes nothing", async () => {
+    using list = temporary();
+    list.add("mark", list.file("begun"));
+    list.add("double", "1", "2");
+    const run = list.start("run", "list", "-j", "1");
+    await list.until(() => existsSync(list.file("begun")));
+    assert.match(list.forrest("status", "list").stdout, /^running +1$/m);
+    const others = list.file("list/running/other.json@elsewhere.1.2.3");
+    writeFileSync(others, JSON.stringify({ steps: [{ value: 3 }] })); // nobody here knows of that
+    killGroup(run.process);
+    await run.code;
+    const before = readdirSync(list.file("list/running"));
+    assert.equal(before.length, 2);
+    const { code, stdout } = list.forrest("status", "list");
+    assert.match(
+      stdout,
+      /^running +2 {2}\(1 left by a run that has died: `.* run list` takes over\)$/m,
+    );
+    const watch = list.start("status", "list", "--watch");
+    const line =
+      /, 2 running, .* fail {2}\(1 left by a run that has died: `.* run list` takes over\)$/m;
+    await list.until(() => line.test(watch.stdout()));
+    assert.deepEqual(readdirSync(list.file("list/running")), before);
+    assert.equal(code, 0);
   });
 
   test("`status --watch` goes on until nothing is left to do", async () => {
@@ -111,6 +149,34 @@ eachWay(() => {
     assert.match(stdout, /^RangeError: cannot do that\n +at refuse .*tasks\.ts:6:/m);
     assert.match(stdout, /^Caused by: Error: too hard$/m);
     assert.ok(stdout.includes(`exec ${path} --raise\n`));
+  });
+
+  test("`show` of a program that failed has what it printed once, and no empty options", () => {
+    using list = temporary();
+    const lines = "seq 1000 1009; seq 2000 2009 >&2; exit 3"; // all of it is in the error
+    const many = "echo out; seq 3000 3999 >&2; exit 3"; // the end of it is
+    for (const script of [lines, many]) {
+      list.forrestWith("x\n", "add", "list", "--", "sh", "-c", script);
+    }
+    list.forrest("run", "list");
+    const times = (text: string, part: string) => text.split(part).length - 1;
+    const shown = list.ids("fail").map((id) => list.forrest("show", "list", id, "--full").stdout);
+    const [few, all] = shown.sort((a, b) => a.length - b.length);
+    for (const text of [few, all]) {
+      assert.match(text, /^command\(\["sh", "-c", ".*", "x"\]\);$/m);
+      assert.match(text, /^Error: `sh -c .*` exited with code 3\n/m);
+      assert.equal(times(text, "rinted:\n"), 1);
+    }
+    assert.deepEqual(["1000\n", "1009\n", "2000\n", "2009\n"].map((n) => times(few, n)), [
+      1,
+      1,
+      1,
+      1,
+    ]);
+    assert.deepEqual(["3000\n", "3500\n", "3999\n"].map((n) => times(all, n)), [1, 1, 1]);
+    list.forrestWith("y\n", "add", "list", "--shell", "--", "true");
+    const [id] = list.ids("todo");
+    assert.match(list.forrest("show", "list", id).stdout, /command\(.*, \{ shell: true \}\);$/m);
   });
 
   test("`show` and `list` cut what is long, and `--full` shows all", () => {

@@ -52,15 +52,24 @@ eachWay((isExecutable) => {
     assert.match(list.forrest("run", "-h").stdout, /--retries N .*\[default: 0\]/);
   });
 
-  test("an unknown command, option or task is refused with the nearest valid word", () => {
+  test("an unknown command, option or task is refused, with the valid word that is near", () => {
     using list = temporary();
     list.add("double", "1");
+    const [id] = list.ids("todo");
     const cases: [string[], RegExp][] = [
       [["rnu", "list"], /no command `rnu`; the nearest is `run`/],
       [["help", "lst"], /no command `lst`; the nearest is `list`/],
-      [["toString"], /no command `toString`/],
+      [["hlep"], /no command `hlep`; the nearest is `help`\n/],
+      [["toString"], /no command `toString`\n/],
       [["run", "list", "--retires=2"], /no option `--retires`; the nearest is `--retries`/],
-      [["run", "list", "-k"], /no option `-k`; the nearest is `-\w`/],
+      [["run", "list", "--tasks=2"], /no option `--tasks`; the nearest is `--tasks-per-process`/],
+      [["run", "list", "--jbos", "2"], /no option `--jbos`; the nearest is `--jobs`/],
+      [["run", "list", "--load", "2"], /no option `--load`\n/],
+      [["run", "list", "--halt=2"], /no option `--halt`\n/],
+      [["run", "list", "-k"], /no option `-k`\n/],
+      [["retry", "list", "nosuch"], /There is no task `nosuch` in `list`\n/],
+      [["show", "list", ""], /There is no task `` in `list`\n/],
+      [["show", "list", "1"], new RegExp(`no task \`1\`; the nearest is \`${id}\` in \`list\``)],
       [["list", "list", "dnoe"], /no task `dnoe`; the nearest is `done` in `list`/],
     ];
     for (const [words, message] of cases) {
@@ -219,6 +228,16 @@ eachWay((isExecutable) => {
     assert.match(stdout, /^fail .* TimeoutError: .* 1 s/m);
     const shown = list.forrest("show", "list", list.ids("fail").find((id) => /that/.test(id))!);
     assert.match(shown.stdout, /fail, 2 attempts, started /);
+  });
+
+  test("`run` knows `--jobs` of GNU parallel and `--timeout` of coreutils", () => {
+    using list = temporary();
+    list.add("nap", "60");
+    const { stdout } = list.forrest("run", "list", "--jobs=1", "--timeout", "0.5");
+    assert.match(stdout, /^fail .* TimeoutError: .* 0\.5 s/m);
+    const none = list.forrest("run", "list", "--jobs", "0");
+    assert.match(none.stderr, /Expected `--processes` to be a whole number from 1 up, got `0`/);
+    assert.equal(none.code, 2);
   });
 
   test("`run --max-failures` gives up, leaves the rest, and says so", () => {

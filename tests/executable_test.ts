@@ -4,8 +4,26 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
-import { asExecutable, how, program, temporary, test } from "./cli_helpers.ts";
+import { spawnSync } from "node:child_process";
+import { readdirSync, writeFileSync } from "node:fs";
+import process from "node:process";
+import { asExecutable, compiler, copySource, how, program } from "./cli_helpers.ts";
+import { runtime, temporary, test } from "./cli_helpers.ts";
+
+for (const base of runtime === "deno" ? ["deno", "bun"] : ["bun"]) {
+  test(`an executable of ${base} that cannot be made leaves the one that is there`, () => {
+    using list = temporary();
+    copySource(list.file("source"));
+    if (base === "bun") list.write("source/cli.ts", 'import "./nowhere.ts";');
+    list.write("source/dist/forrest", "the one before");
+    const [compile, ...words] = compiler(list.file("source"));
+    const env = { ...process.env, DENORT_BIN: list.file("nowhere") }; // as where it cannot be fetched
+    const { status } = spawnSync(compile, [...words, base], { env, cwd: list.file(".") });
+    assert.equal(status, 1);
+    assert.deepEqual(readdirSync(list.file("source/dist")), ["forrest"]);
+    assert.equal(list.read("source/dist/forrest"), "the one before");
+  });
+}
 
 asExecutable(() => {
   test(

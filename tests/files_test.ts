@@ -223,7 +223,7 @@ test("the outcome of an owner that only seemed dead to another host is discarded
   const late = outcome(`${directory}/${name}`, "done");
   const claimed: string[] = [];
   for (const isRefreshed of [false, true, false]) {
-    assert.deepEqual(claimed, []);
+    assert.equal(claimed.length, 0);
     if (isRefreshed) files.refresh([late.claim]);
     claimed.push(...files.takeOver(directory, files.newOwner()).claims);
     await new Promise((resolve) => setTimeout(resolve, 50));
