@@ -877,7 +877,7 @@ async function say(line: string): Promise<void> {
 async function* lines(): AsyncGenerator<string, void, void> {
   const decoder = new TextDecoder();
   let text = "";
-  for await (const chunk of deno ? chunksOnDeno() : bun.file(3).stream()) {
+  for await (const chunk of chunks()) {
     const part = decoder.decode(chunk, { stream: true });
     text += part;
     if (!part.includes("\n")) continue; // a long line is not to be searched for each part of it
@@ -888,10 +888,26 @@ async function* lines(): AsyncGenerator<string, void, void> {
 }
 
 /** The input, which no task is to read: so it is no standard input, unless permissions are limited. */
-async function* chunksOnDeno(): AsyncGenerator<Uint8Array, void, void> {
-  const input = attempt(() => deno.openSync("/dev/fd/3"), () => deno.stdin);
+async function* chunks(): AsyncGenerator<Uint8Array, void, void> {
   const buffer = new Uint8Array(65536);
-  for (let length; (length = await input.read(buffer));) yield buffer.subarray(0, length);
+  const input = deno && attempt(() => deno.openSync("/dev/fd/3"), () => deno.stdin);
+  const read = () => deno ? input.read(buffer) : readOnBun(buffer);
+  for (let length; (length = await read());) yield buffer.subarray(0, length);
+}
+
+/** Reads what there is; a stream would keep a process that waits for nothing else. */
+function readOnBun(buffer: Uint8Array): Promise<number> {
+  const { read } = nodeProcess().getBuiltinModule("node:fs");
+  return new Promise((resolve, reject) => {
+    read(
+      3,
+      buffer,
+      0,
+      buffer.length,
+      null,
+      (error, length) => error ? reject(error) : resolve(length),
+    );
+  });
 }
 
 /** Ends this process as a program ends, whatever timers tasks have left. */

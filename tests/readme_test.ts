@@ -295,16 +295,21 @@ ${text.replaceAll("test(", "await test(").replace("function await", "function")}
 /** Each option of the library, with its default, as the source has them. */
 function realOptions(): string[][] {
   const source = libraryFiles.map((name) => readFileSync(join(project, name), "utf8")).join("\n");
-  const types = ["List", "Schedule", "Run", "Map", "Command", "Exec"];
-  return types.flatMap((type) => {
-    const declaration = new RegExp(`^export interface ${type}Options[^{]*{\n(.*?)^}`, "ms");
-    const [, fields] = declaration.exec(source)!;
+  const optionsOf = (type: string): string[][] => {
+    const declaration = new RegExp(`^export interface ${type}Options([^{]*){\n(.*?)^}`, "ms");
+    const [, base, fields] = declaration.exec(source)!;
+    const picked = [...base.matchAll(/"(\w+)"/g)].map(([, name]) => name);
+    const inherited = picked.length
+      ? optionsOf("Run").filter(([name]) => picked.includes(name))
+      : [];
     const field = /^ {2}\/\*\*(.*?)\*\/\n {2}(\w+)\?:/gms;
-    return [...fields.matchAll(field)].map(([, about, name]) => {
+    const own = [...fields.matchAll(field)].map(([, about, name]) => {
       const [, value = ""] = /@default \{(.*?)\}\s*$/s.exec(about) ?? [];
       return [name, value.replace("navigator.hardwareConcurrency", "one for each CPU")];
     });
-  });
+    return [...inherited, ...own];
+  };
+  return ["List", "Schedule", "Run", "Map", "Command", "Exec"].flatMap(optionsOf);
 }
 
 test("the page on options names every option, with its default", () => {
