@@ -391,11 +391,32 @@ export function refresh(claims: Iterable<string>): void {
 
 const observed = new Map<string, { mtime: number; since: number }>();
 
-/** Whether the maker of claims lives; undefined if it is on another host and nothing shows yet. */
-function isAlive(maker: string, claims: string[]): boolean | undefined {
-  const [host, pid, start] = maker.split(".");
-  if (maker === processOwner()) return true;
-  if (host === processOwner().split(".")[0]) return startOf(`${pid}`) === start;
+/** Host, process and start of the owner in the name of a claim, or of what belongs to one. */
+const makerOf = (name: string): string | undefined =>
+  /.\.json@((?:[\w-]+\.){2}[\w-]+)\.[\w-]+(?:[+~]\w*)?$/.exec(name)?.[1];
+
+/**
+ * Whether the run lives that has claimed a task, by the path of that in `running`; undefined if the run is
+ * on another host.
+ *
+ * @example
+ * ```ts
+ * import { isAlive, TaskList } from "jsr:@x/forrest";
+ *
+ * const tasks = new TaskList("tasklist", { existOk: true, preClean: false });
+ * const left = [...tasks.paths("running")].filter((path) => isAlive(path) === false);
+ * console.log(left.length); // 0
+ * ```
+ */
+export function isAlive(claim: string): boolean | undefined {
+  const [host, pid, start] = makerOf(claim)?.split(".") ?? [];
+  return host === processOwner().split(".")[0] ? startOf(`${pid}`) === start : undefined;
+}
+
+/** Whether the maker of claims lives, as far as that shows; undefined if nothing shows yet. */
+function showsLife(maker: string, claims: string[]): boolean | undefined {
+  const isKnown = isAlive(claims[0]!);
+  if (isKnown !== undefined) return isKnown;
   const mtime = Math.max(...claims.map((path) => infoOf(path)?.mtimeMs ?? 0));
   const before = observed.get(maker);
   if (before?.mtime === mtime) {
@@ -415,12 +436,10 @@ export type Estate = { claims: string[]; makers: string[]; isUnsure: boolean };
 export function takeOver(directory: string, owner: string): Estate {
   const running = `${directory}/running`;
   const estate: Estate = { claims: [], makers: [], isUnsure: false };
-  const pattern = /.\.json@((?:[\w-]+\.){2}[\w-]+)\.[\w-]+(?:[+~]\w*)?$/;
-  const makerOf = (name: string) => pattern.exec(name)?.[1];
   for (const [maker, names] of Map.groupBy(fs().readdirSync(running), makerOf)) {
     if (maker === undefined) continue; // these are none of ours
     const paths = names.map((name) => `${running}/${name}`);
-    const lives = isAlive(maker, paths);
+    const lives = showsLife(maker, paths);
     if (lives === undefined) estate.isUnsure = true;
     if (lives !== false) continue;
     estate.makers.push(maker);

@@ -23,7 +23,8 @@
  */
 
 import * as files from "./files.ts";
-import { locate, newOwner, type Outcome, type Result, type State, states } from "./files.ts";
+import { isAlive, locate, newOwner, type Outcome, type Result, states } from "./files.ts";
+import type { State } from "./files.ts";
 import { cwd, decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
 import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
@@ -31,7 +32,7 @@ import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } fro
 import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
 import type { Step, Stream, Told } from "./runner.ts";
 
-export { decode, encode, locate, states };
+export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
 
 // ---------------------------------------------------------------------------------- deferred values

@@ -4,10 +4,8 @@
  * @module
  */
 
-import { spawnSync } from "node:child_process";
-import { lstatSync, readdirSync, readFileSync, type Stats } from "node:fs";
-import { hostname } from "node:os";
-import { locate, type State, states, TaskList } from "../mod.ts";
+import { lstatSync, readdirSync, type Stats } from "node:fs";
+import { isAlive, locate, type State, states, TaskList } from "../mod.ts";
 import { type Input, program, unknown, UsageError } from "./command.ts";
 import { quote } from "./terminal.ts";
 
@@ -51,33 +49,8 @@ export function findTask(directory: string, tasks: TaskList, id: string, ...othe
 }
 
 /** Those of the paths in `running` whose run was on this machine, and has died. */
-export function deadAmong(claims: Iterable<string>): string[] {
-  const ownerOf = (claim: string) => /@([^@/]+)\.[^./]+$/.exec(claim)?.[1] ?? "";
-  return [...Map.groupBy(claims, ownerOf)].flatMap(([owner, own]) => isDead(owner) ? own : []);
-}
-
-/** Whether a process has died; of another machine, nobody here can tell. */
-function isDead(owner: string): boolean {
-  const [host, pid, start] = owner.split(".");
-  if (host !== hostname().replace(/[^\w-]+/g, "_")) return false;
-  try {
-    return startOf(pid) !== start;
-  } catch {
-    return true; // there is no such process
-  }
-}
-
-/** When a process started, as the library has it in the names of what it claims. */
-function startOf(pid: string): string {
-  const boot = "/proc/sys/kernel/random/boot_id";
-  if (!exists(boot)) {
-    const { stdout } = spawnSync("ps", ["-o", "lstart=", "-p", pid], { encoding: "utf8" });
-    return stdout.replace(/\W+/g, "_");
-  }
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  const [state, ...fields] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return /[ZX]/.test(state) ? "" : `${readFileSync(boot, "utf8").slice(0, 8)}-${fields[18]}`;
-}
+export const deadAmong = (claims: Iterable<string>): string[] =>
+  [...claims].filter((claim) => isAlive(claim) === false);
 
 /** What is to be said of tasks that a dead run has left in `running`. */
 export function noteOnDead(dead: number, directory: string): string {
