@@ -1,13 +1,15 @@
 /**
  * The folder: what a task file is, how it gets into a list, how it moves, and whose it is.
  *
- * A task is one JSON file, and the folder in which it lies is its state. Only these renames move it:
+ * A task is one JSON file, and the folder in which it lies is its state. Renames move it; a run makes these,
+ * in which the owner is that run, and STATE is `done`, `fail`, or `todo` if it is to be tried again:
  *
  *     running/ID.json@OWNER+ -> todo/ID.json              scheduled: written aside and synced before
  *     todo/ID.json -> running/ID.json@OWNER               the claim; only one of many can make it
  *     running/ID.json@OWNER -> running/ID.json@OWNER~STATE    the seal, which decides: the first outcome wins
  *     running/ID.json@OWNER+ -> STATE/ID.json             the outcome, written aside and synced before the seal
  *     running/ID.json@OWNER -> todo/ID.json               put back, as its run has ended
+ *     running/ID.json@DEAD -> running/ID.json@OWNER       taken over from a run that has died
  *
  * After the outcome is in its place, the folder is synced, and then the seal is removed. So a seal always
  * has a whole outcome, aside or in its place, and whoever finds the seal of a dead owner ends what it began.
@@ -65,11 +67,12 @@ export type Result = Stored & ({ returnValue: unknown } | { errorValue: unknown 
 /** The text of a task with a result; only the result, if it was no task or cannot be written again. */
 export function withResult(task: string, result: Result, isFinal = true): string {
   const add = ({ returnValue: _value, errorValue: _error, ...others }: Stored) => {
+    const added: Stored = { ...others, attempts: (Number(others["attempts"]) || 0) + 1, ...result };
     if (isFinal) { // whoever puts it back by hand begins anew
-      delete others["retried"];
-      delete others["crashes"];
+      delete added["retried"];
+      delete added["crashes"];
     }
-    return { ...others, attempts: (Number(others["attempts"]) || 0) + 1, ...result };
+    return added;
   };
   return rewritten(task, add) ?? formatTask(result);
 }
@@ -316,7 +319,7 @@ function unseal({ claim, task, state }: Sealed): void {
   const { directory, id } = locate(claim);
   const path = `${claim}~${state}`;
   const failed = `${directory}/fail/${id}.json`;
-  if (state === "done" && task.includes('"errorValue"')) remove(failed); // from where it was copied
+  if (state === "done" && task.includes('"errorValue"')) remove(failed); // where it was copied from, by hand
   if (state === "fail" && !rewritten(task, (task) => task)) move(path, `${failed}.original`);
   else remove(path);
 }
@@ -414,15 +417,17 @@ export function isAlive(claim: string): boolean | undefined {
 }
 
 /** Whether the maker of claims lives, as far as that shows; undefined if nothing shows yet. */
-function showsLife(maker: string, claims: string[]): boolean | undefined {
+function showsLife(claims: string[]): boolean | undefined {
   const isKnown = isAlive(claims[0]!);
   if (isKnown !== undefined) return isKnown;
   const mtime = Math.max(...claims.map((path) => infoOf(path)?.mtimeMs ?? 0));
-  const before = observed.get(maker);
+  const { directory } = locate(claims[0]!);
+  const key = `${directory} ${makerOf(claims[0]!)}`; // who may have claims in several lists
+  const before = observed.get(key);
   if (before?.mtime === mtime) {
     return performance.now() - before.since > lease() ? false : undefined;
   }
-  observed.set(maker, { mtime, since: performance.now() }); // by no clock but our own
+  observed.set(key, { mtime, since: performance.now() }); // by no clock but our own
   return before && true;
 }
 
@@ -439,7 +444,7 @@ export function takeOver(directory: string, owner: string): Estate {
   for (const [maker, names] of Map.groupBy(fs().readdirSync(running), makerOf)) {
     if (maker === undefined) continue; // these are none of ours
     const paths = names.map((name) => `${running}/${name}`);
-    const lives = showsLife(maker, paths);
+    const lives = showsLife(paths);
     if (lives === undefined) estate.isUnsure = true;
     if (lives !== false) continue;
     estate.makers.push(maker);
@@ -453,7 +458,7 @@ export function takeOver(directory: string, owner: string): Estate {
 function inherit(claim: string, owner: string): string | undefined {
   const { directory, id } = locate(claim);
   const taken = `${directory}/running/${id}.json@${owner}`;
-  if (exists(`${directory}/done/${id}.json`)) remove(claim); // it was the copy of a task
+  if (exists(`${directory}/done/${id}.json`)) remove(claim); // it is the copy of a task, made by hand
   const isTaken = move(claim, taken); // so that only one of us counts it
   if (isTaken || !settle(claim)) remove(`${claim}+`);
   return isTaken ? taken : undefined;
@@ -461,7 +466,7 @@ function inherit(claim: string, owner: string): string | undefined {
 
 // ------------------------------------------------------------------------------------- the file system
 
-/** Is asked for late: to load `process` takes Deno 15 ms, which the process of a task has no need of. */
+/** Is asked for late: to load `process` takes Deno 15 ms, which no task needs whose module imports forrest. */
 const system = () => (globalThis as unknown as { process: typeof import("node:process") }).process;
 
 let loaded: typeof nodeFs | undefined;

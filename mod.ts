@@ -175,7 +175,7 @@ export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
 /** The options of a {@linkcode TaskList}. */
 export interface ListOptions {
   /**
-   * Take a directory that exists.
+   * Take a directory that exists; its tasks are removed, unless `preClean` is false.
    *
    * @default {false}
    */
@@ -288,7 +288,8 @@ export class TaskList<T = unknown> {
     refuseWhileImporting();
     checkNames(options, LIST_OPTIONS, " of a task list");
     this.directory = fullPath(directory);
-    this.#options = options;
+    const { logFile } = options;
+    this.#options = { ...options, logFile: logFile && fullPath(logFile) }; // wherever the program goes
     const { existOk, preClean = true, noScheduleIfExist = false } = options;
     const isThere = files.exists(this.directory);
     this.#skip = isThere && noScheduleIfExist;
@@ -322,10 +323,11 @@ export class TaskList<T = unknown> {
     const settled = scheduled.then(nothing, nothing);
     this.#pending.add(settled);
     settled.then(() => this.#pending.delete(settled));
-    return scheduled.then((result) => result); // one that nobody has looked at yet
+    return scheduled.then((result) => result); // a new one, so that its error is unhandled as long as nobody handles it
   }
 
   async #schedule(task: unknown, options: ScheduleOptions): Promise<Scheduled> {
+    checkNames(options, ["metadata", "id"], " of `schedule`");
     const { metadata, id = files.newId() } = options;
     files.checkId(id);
     if (this.#skip) return { id, scheduled: false };
@@ -434,7 +436,7 @@ export class TaskList<T = unknown> {
     return moved;
   }
 
-  /** Puts back what runs that have died have left; `run()` does so by itself. */
+  /** Puts back what runs that have died have left; `run()` does so by itself, and counts that as a crash. */
   recover(): void {
     const { claims, makers } = files.takeOver(this.directory, newOwner());
     for (const maker of makers) killAll(`/${maker}.`);
@@ -544,7 +546,8 @@ export interface RunOptions {
    */
   processes?: number | undefined;
   /**
-   * Seconds after which a task fails, and all its processes are killed.
+   * Seconds after which a task fails, and all its processes are killed; with `concurrency`, after the others
+   * that its process holds.
    *
    * @default {Infinity}
    */
@@ -975,9 +978,13 @@ class ListRun {
     const { directory } = this.#list;
     const { claims, makers, isUnsure } = files.takeOver(directory, this.#owner);
     for (const maker of makers) killAll(`/${maker}.`);
-    for (const claim of claims) this.#bury(claim);
     const wanted = this.#options.ids && new Set(this.#options.ids);
-    const ids = files.idsIn(directory, "todo").filter((id) => wanted?.has(id) ?? true);
+    const isWanted = (id: string) => wanted?.has(id) ?? true;
+    for (const claim of claims) {
+      if (isWanted(locate(claim).id)) this.#bury(claim);
+      else files.putBack(claim);
+    }
+    const ids = files.idsIn(directory, "todo").filter(isWanted);
     const isName = (id: string) => !files.isTooLong(id, this.#owner) && !id.includes("\ufffd");
     this.#ids = ids.filter(isName); // of a file that can be moved
     this.#at = 0;
@@ -1023,7 +1030,7 @@ class ListRun {
     if (claim === undefined) {
       // another run is at work here: further down each has a stretch of the list to itself, and the order
       // is roughly kept; what is left out is found when this one looks again
-      this.#at += Math.floor(Math.random() * 100);
+      this.#at = Math.min(this.#ids.length, this.#at + Math.floor(Math.random() * 100));
     } else if (files.exists(`${directory}/done/${id}.json`)) {
       files.remove(claim);
       this.#log.event(id, "is dropped, as it is done already");
@@ -1094,7 +1101,7 @@ class ListRun {
     if (state === "fail" && this.#options.printErrors) {
       this.#log.error(id, readTask(path).errorValue);
     }
-    if (state !== "running") this.#finished.push(path); // as another run has it
+    if (state !== "running") this.#finished.push(path); // or else another run has it
   }
 
   #retry(id: string, delay: number): void {
@@ -1135,7 +1142,7 @@ class Log {
   readonly #begun = new Map<string, string>(); // lines that are not whole yet, by who prints them, and where
 
   constructor(path?: string, onOutput?: RunOptions["onOutput"]) {
-    this.#path = path && fullPath(path); // wherever the program goes
+    this.#path = path;
     this.#onOutput = onOutput;
   }
 
@@ -1167,7 +1174,7 @@ class Log {
   flush(id?: string): void {
     for (const [key, text] of this.#begun) {
       const ids = key.slice(0, key.lastIndexOf("@"));
-      if (id !== undefined && !ids.split(",").includes(id)) continue;
+      if (id !== undefined && !`,${ids},`.includes(`,${id},`)) continue;
       this.#begun.delete(key);
       this.#write(ids, text, "| ");
     }
@@ -1666,8 +1673,9 @@ export function listen(signal: string, listener: () => void): () => void {
   const process = nodeProcess();
   const isIgnored = hasMask("SigIgn", signal);
   // as soon as Deno listens to one signal, it ends by any other that nobody listens to
-  if (!isIgnored || deno) process.on(signal, isIgnored ? nothing : listener);
-  return () => void process.off(signal, listener);
+  const heard = isIgnored ? nothing : listener;
+  if (!isIgnored || deno) process.on(signal, heard);
+  return () => void process.off(signal, heard);
 }
 
 let status: string | undefined; // of this process, before we began to listen

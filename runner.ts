@@ -1,8 +1,9 @@
 /**
  * The process of a task: a runner that reads orders, the steps of a task, values as JSON, and programs.
  *
- * A runner is a process that is started with one word. It reads orders, one JSON line each, until its input
- * ends; a runner of a single task has its order in an environment variable. An order holds the steps of a
+ * A runner is a process that is started to carry out orders. It reads them, one JSON line each, from descriptor
+ * 3, or its standard input if permissions are limited, until that ends; a runner of a single task has its
+ * order in an environment variable. An order holds the steps of a
  * task and a nonce. It is answered with a line that begins with 0x1E and that nonce, by which the run tells
  * it from all that tasks print; a long answer goes in several such lines, each with its length. A runner
  * never touches the list.
