@@ -839,6 +839,8 @@ async function* callAll(
       yield result;
     }
     await reading;
+  } catch (error) {
+    throw error === STOPPED ? errorOf("Stopped by a signal, with items left to do") : error;
   } finally {
     isOver = true;
     change.tell();
@@ -1467,8 +1469,9 @@ class Pool extends Change {
     clearTimeout(job.timer);
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
-    const { returnValue, errorValue = TORN, runtime = Date.now() - job.begun } = result;
-    const outcome = returnValue === undefined ? { errorValue } : { returnValue };
+    const { returnValue, errorValue, runtime = Date.now() - job.begun } = result;
+    const error = errorValue === undefined ? torn : () => errorValue;
+    const outcome = returnValue === undefined ? { errorValue: error() } : { returnValue };
     job.outcome.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
     if (runner.isEnding) runner.end();
     this.#begin(runner);
@@ -1522,14 +1525,15 @@ function overdue({ autokill }: Options): files.Stored {
   return { errorValue: encodeThrown(errorOf(message, { name: "TimeoutError" })) };
 }
 
-const NONCE = crypto.randomUUID().length;
+const NONCE = 36; // characters of a UUID
 
-const STOPPED = errorOf("Stopped by a signal, with items left to do");
-
-const TORN = encodeThrown(errorOf(
-  "What this gave was lost, as something else printed to the standard output of its process " +
-    "meanwhile: let that write to a file",
-));
+// no error is made as this module is loaded, since the first one takes Deno 2 ms
+const STOPPED = Symbol("stopped");
+const torn = () =>
+  encodeThrown(errorOf(
+    "What this gave was lost, as something else printed to the standard output of its process " +
+      "meanwhile: let that write to a file",
+  ));
 
 // ------------------------------------------------------------------------------ how runners are started
 

@@ -442,7 +442,11 @@ function encodeChild(item: unknown, key: string | number, place: Place): unknown
 
 function encodeObject(object: Record<string, unknown>, place: Place): unknown {
   if (Array.isArray(object)) { // with its holes
-    return Array.from(object, (item, index) => encodeChild(item, index, place));
+    const stored: unknown[] = [];
+    for (let index = 0; index < object.length; index++) {
+      stored.push(encodeChild(object[index], index, place));
+    }
+    return stored;
   }
   const prototype = Object.getPrototypeOf(object) ?? Object.prototype;
   const type = Object.prototype.toString.call(object).slice(8, -1); // the same in all realms
@@ -540,7 +544,9 @@ const textOf = (value: unknown): string => attempt(() => String(value), () => NA
 export function decode(stored: unknown, results: unknown[] = []): unknown {
   if (typeof stored !== "object" || !stored) return stored;
   if (Array.isArray(stored)) {
-    stored.forEach((item, index) => stored[index] = decode(item, results));
+    for (let index = 0; index < stored.length; index++) {
+      if (!isPlain(stored[index])) stored[index] = decode(stored[index], results);
+    }
     return stored;
   }
   const object = stored as Record<string, unknown>;

@@ -116,6 +116,39 @@ test("a task that is done, or has failed, begins anew when it is put back: no cr
   assert.deepEqual([task.state, task.crashes], ["done", undefined]);
 });
 
+test("a run of some ids puts back what a dead run has left of the others, and runs none of them", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (const id of ["wanted", "other"]) {
+    const claim = `list/running/${id}.json@${newOwner().replace(/^([^.]+)\.\d+/, "$1.999999999")}`;
+    folder.write(claim, '{ "steps": [{ "value": 1 }], "crashes": 1 }');
+  }
+  const seen = await Array.fromAsync(tasks.run({ ids: ["wanted"] }));
+  assert.deepEqual(seen.map(({ id, state }) => [id, state]), [["wanted", "done"]]);
+  assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 1, fail: 0 });
+  const text = readFileSync(folder.file("list/todo/other.json"), "utf8");
+  assert.equal(JSON.parse(text).crashes, 1);
+});
+
+test("a task that has failed after too many crashes begins anew when it is put back", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const claim = `list/running/a.json@${newOwner().replace(/^([^.]+)\.\d+/, "$1.999999999")}`;
+  folder.write(claim, '{ "steps": [{ "value": 1 }], "crashes": 2 }');
+  const [failed] = await Array.fromAsync(tasks.run());
+  assert.deepEqual([failed.state, failed.crashes], ["fail", undefined]);
+  assert.equal(await tasks.retry(), 1);
+  const [task] = await Array.fromAsync(tasks.run());
+  assert.deepEqual([task.state, task.returnValue], ["done", 1]);
+});
+
+test("`schedule()` has no other options", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const options = { meta: 1 } as never;
+  await assert.rejects(tasks.schedule(1, options), /no option `meta` of `schedule`/);
+});
+
 test("`retry()` leaves a directory alone that has the name of an original", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
