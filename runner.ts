@@ -53,9 +53,20 @@ export const ORDER = "FORREST_ORDER";
 
 /** Makes this process a runner: carries out its order, or all that it reads until its input ends. */
 async function serve(): Promise<void> {
+  if (bun) nodeProcess().on("unhandledRejection", fall);
   const only = takeOrder();
   await (only ? perform(parse(only)) : performAll());
   end();
+}
+
+/** Lets a rejection that nobody handles end this process, as Bun does; it does not if it has just begun. */
+function fall(error: unknown): void {
+  const isHandled = nodeProcess().listenerCount("unhandledRejection") > 1;
+  if (!isHandled) {
+    setTimeout(() => {
+      throw error;
+    });
+  }
 }
 
 /** The order of a runner of a single task, which nobody that it starts is to see. */
