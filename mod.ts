@@ -30,7 +30,7 @@ import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } 
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
 import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
-import type { Step, Stream, Told } from "./runner.ts";
+import { type SpawnOptions, type Step, type Stream, type Told, within } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -438,9 +438,7 @@ export class TaskList<T = unknown> {
 
   /** Puts back what runs that have died have left; `run()` does so by itself, and counts that as a crash. */
   recover(): void {
-    const { claims, makers } = files.takeOver(this.directory, newOwner());
-    for (const maker of makers) killAll(`/${maker}.`);
-    for (const claim of claims) files.putBack(claim);
+    for (const claim of takeOver(this.directory, newOwner()).claims) files.putBack(claim);
   }
 
   /**
@@ -978,8 +976,7 @@ class ListRun {
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
     const { directory } = this.#list;
-    const { claims, makers, isUnsure } = files.takeOver(directory, this.#owner);
-    for (const maker of makers) killAll(`/${maker}.`);
+    const { claims, isUnsure } = takeOver(directory, this.#owner);
     const wanted = this.#options.ids && new Set(this.#options.ids);
     const isWanted = (id: string) => wanted?.has(id) ?? true;
     for (const claim of claims) {
@@ -1124,6 +1121,13 @@ class ListRun {
   }
 }
 
+/** Claims for `owner` what dead runs had in flight, and kills what they have left running. */
+function takeOver(directory: string, owner: string): files.Estate {
+  const estate = files.takeOver(directory, owner);
+  for (const maker of estate.makers) killAll(`/${maker}.`);
+  return estate;
+}
+
 /** What a runner has told of a task, as its file is to say it. */
 function resultOf({ begin, runtime, ...result }: Told): Result {
   const started = new Date(begin).toISOString();
@@ -1137,11 +1141,50 @@ function stackOf(error: unknown): string {
   return `${error.stack}${cause}`;
 }
 
+/** What has been printed of a line, by a task, or by several: then `id` has the ids of all, with commas. */
+export type Begun = { id: string; stream: Stream; text: string };
+
+/**
+ * Puts together what tasks print, as `onOutput` gets it, so that the lines of several do not mix.
+ *
+ * @example
+ * ```ts
+ * import { Lines } from "jsr:@x/forrest";
+ *
+ * const lines = new Lines();
+ * console.log(lines.add("1\n2", "stdout", "task")); // 1
+ * console.log(lines.take("task")); // [{ id: "task", stream: "stdout", text: "2" }]
+ * ```
+ */
+export class Lines {
+  #begun = new Map<string, Begun>();
+
+  /** Adds what a task has printed; gives the lines that are whole now, or a million characters of one. */
+  add(text: string, stream: Stream, id: string): string {
+    const key = `${stream} ${id}`;
+    const before = this.#begun.get(key)?.text ?? "";
+    const whole = before + text;
+    const last = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
+    const end = whole.length > 1e6 ? whole.length : last && before.length + last;
+    this.#begun.set(key, { id, stream, text: whole.slice(end) });
+    if (end === whole.length) this.#begun.delete(key);
+    return whole.slice(0, end);
+  }
+
+  /** Takes the lines that a task has begun; those of all tasks, without an id. */
+  take(id?: string): Begun[] {
+    const isIts = (ids: string) => id === undefined || `,${ids},`.includes(`,${id},`);
+    const taken = [...this.#begun].filter(([, begun]) => isIts(begun.id));
+    for (const [key] of taken) this.#begun.delete(key);
+    return taken.map(([, begun]) => begun);
+  }
+}
+
 /** Where a run tells what happens, and what its tasks print: in a log, or without one on the terminal. */
 class Log {
   readonly #path: string | undefined;
   readonly #onOutput: RunOptions["onOutput"];
-  readonly #begun = new Map<string, string>(); // lines that are not whole yet, by who prints them, and where
+  readonly #lines = new Lines();
 
   constructor(path?: string, onOutput?: RunOptions["onOutput"]) {
     this.#path = path;
@@ -1153,11 +1196,7 @@ class Log {
     if (this.#onOutput) this.#onOutput(text, stream, ids);
     else if (this.#path === undefined) print(text, stream);
     if (this.#path === undefined) return;
-    const key = `${ids}@${stream}`;
-    const whole = (this.#begun.get(key) ?? "") + text;
-    const end = whole.length > 1e6 ? whole.length : whole.lastIndexOf("\n") + 1;
-    this.#write(ids, whole.slice(0, end), "| ");
-    this.#begun.set(key, whole.slice(end));
+    this.#write(ids, this.#lines.add(text, stream, ids), "| ");
   }
 
   /** Writes the stack of an error. */
@@ -1174,12 +1213,7 @@ class Log {
 
   /** Writes the lines of a task that are not whole, or of all tasks. */
   flush(id?: string): void {
-    for (const [key, text] of this.#begun) {
-      const ids = key.slice(0, key.lastIndexOf("@"));
-      if (id !== undefined && !`,${ids},`.includes(`,${id},`)) continue;
-      this.#begun.delete(key);
-      this.#write(ids, text, "| ");
-    }
+    for (const begun of this.#lines.take(id)) this.#write(begun.id, begun.text, "| ");
   }
 
   #write(id: string, text: string, mark = ""): void {
@@ -1470,8 +1504,9 @@ class Pool extends Change {
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
     const { returnValue, errorValue, runtime = Date.now() - job.begun } = result;
-    const error = errorValue === undefined ? torn : () => errorValue;
-    const outcome = returnValue === undefined ? { errorValue: error() } : { returnValue };
+    const outcome = returnValue === undefined
+      ? { errorValue: errorValue === undefined ? torn() : errorValue }
+      : { returnValue };
     job.outcome.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
     if (runner.isEnding) runner.end();
     this.#begin(runner);
@@ -1572,7 +1607,7 @@ function denoArgs(permissions: string[], steps: Step[]): string[] {
 let hasSetsid: boolean | undefined;
 
 /** Starts a program in a process group of its own. */
-function spawnGroup(command: string[], options: Parameters<typeof spawn>[1]): Child {
+function spawnGroup(command: string[], options: SpawnOptions): Child {
   // for `detached`, Deno copies its page tables, and stands still for 3 ms
   hasSetsid ??= deno !== undefined && files.exists("/usr/bin/setsid");
   if (hasSetsid) return spawn(["/usr/bin/setsid", "--", ...command], options);
@@ -1784,11 +1819,7 @@ async function lookInto(url: string): Promise<Module> {
 
 /** What a module exports that the program has loaded; nothing, if it is still being evaluated. */
 async function exportsOf(url: string): Promise<Record<string, unknown>> {
-  let timer: Timer | undefined;
-  const late = new Promise<object>((resolve) => timer = setTimeout(resolve, 1000, {}));
-  const exports = await Promise.race([import(url), late]).catch(() => ({}));
-  clearTimeout(timer);
-  return exports;
+  return await within(1000, import(url), {}).catch(() => ({}));
 }
 
 /** A module as the runtime runs it: without types, and without imports of types; as it is written, if nobody knows. */

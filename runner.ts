@@ -102,7 +102,7 @@ async function performAll(): Promise<void> {
 /** Runs the steps of an order, and answers with what came of them, or that they took too long. */
 async function perform({ nonce, steps, session, timeout }: Order): Promise<void> {
   const told = tell(() => steps, session);
-  const result = await (timeout === undefined ? told : within(timeout, told));
+  const result = await (timeout === undefined ? told : within(timeout, told, { isOverdue: true }));
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
     await answer(nonce, stringify(result));
@@ -112,15 +112,18 @@ async function perform({ nonce, steps, session, timeout }: Order): Promise<void>
   }
 }
 
-/** What came of a task, or that it takes too long; the first timer takes Deno 5 ms, so few should need one. */
-async function within(timeout: number, told: Promise<Told>): Promise<Told | { isOverdue: true }> {
+/**
+ * What a promise gives within so many milliseconds, or else `late`. The first timer takes Deno 5 ms, so few
+ * tasks should need one.
+ */
+export async function within<T, U>(time: number, promise: Promise<T>, late: U): Promise<T | U> {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const overdue = new Promise<{ isOverdue: true }>((resolve) => {
-    timer = setTimeout(resolve, timeout, { isOverdue: true });
-  });
-  const result = await Promise.race([told, overdue]);
-  clearTimeout(timer);
-  return result;
+  const over = new Promise<U>((resolve) => timer = setTimeout(resolve, time, late));
+  try {
+    return await Promise.race([promise, over]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Runs steps, and tells what came of them; what `steps` throws is an error of the task. */
