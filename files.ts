@@ -180,15 +180,27 @@ export function removeFolders(directory: string): void {
 
 // ------------------------------------------------------------------------------------- how it gets there
 
-/** A task that is to be added; `isNew` says that no other one can have its id. */
-export type Addition = { id: string; text: string; isNew: boolean };
+/** A task that is to be added to a list. */
+export interface Addition {
+  directory: string;
+  id: string;
+  text: string;
+  /** Whether no other one can have its id. */
+  isNew: boolean;
+  /** Whether it replaces one that has failed. */
+  mayReplace?: boolean | undefined;
+}
 
-/**
- * Writes a task into `todo`, which is to be synced then; false if the list has its id. `mayReplace`
- * says that it replaces one that has failed.
- */
-export async function add(directory: string, task: Addition, mayReplace = false): Promise<boolean> {
-  const { id, text, isNew } = task;
+/** Writes a task into `todo`, where it is on disk when this resolves; false if the list has its id. */
+export const add = inBatches(async (additions: Addition[]) => {
+  const added = additions.map(addOne);
+  await Promise.allSettled(added);
+  const folders = new Set(additions.map(({ directory }) => `${directory}/todo`));
+  await Promise.all([...folders].map(syncFolder));
+  return added;
+});
+
+async function addOne({ directory, id, text, isNew, mayReplace }: Addition): Promise<boolean> {
   const claim = `${directory}/running/${id}.json@${newOwner()}`;
   const aside = `${claim}+`;
   const todo = `${directory}/todo/${id}.json`;
@@ -272,10 +284,10 @@ export function outcomeOf(claim: string, task: string, result: Result, retries: 
 }
 
 /**
- * Files outcomes: each is on disk and in its place when this resolves. Sets `state` to where a task is
- * if another run was faster. Rejects if one could not be written; the others are filed nevertheless.
+ * Files an outcome, which is on disk and in its place when this resolves. Sets `state` to where its task
+ * is if another run was faster.
  */
-export async function file(outcomes: Outcome[]): Promise<void> {
+export const file = inBatches(async (outcomes: Outcome[]) => {
   const writes = outcomes.map(({ claim, text }) => write(`${claim}+`, text));
   const written = await Promise.allSettled(writes);
   const whole = outcomes.filter((_, index) => written[index]?.status === "fulfilled");
@@ -283,8 +295,8 @@ export async function file(outcomes: Outcome[]): Promise<void> {
   const folders = new Set(sealed.map(place));
   await Promise.all([...folders].map(syncFolder));
   sealed.forEach(unseal);
-  await Promise.all(writes);
-}
+  return writes;
+});
 
 /** Decides that an outcome is the one of its task; false if another one is. */
 function seal(outcome: Outcome): boolean {
@@ -497,13 +509,16 @@ export function readable(path: string): string {
 /** Writes a file, which is not brought to disk. */
 export const writeText = (path: string, text: string): void => fs().writeFileSync(path, text);
 
-/** Writes lines to a log: what has happened to a task, or what it has printed. */
-export function log(path: string, id: string, text: string, mark = ""): void {
+/** The lines of a log for what has happened to a task, or what it has printed. */
+export function logLines(id: string, text: string, mark = ""): string {
   const time = new Date().toISOString();
   const lines = text.replace(/\n$/, "").split("\n");
-  const added = lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
-  fs().writeFileSync(path, added, { flag: "a" }); // Deno's `appendFileSync` has no regard for the umask
+  return lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
 }
+
+/** Adds text to a file; Deno's `appendFileSync` has no regard for the umask. */
+export const append = (path: string, text: string): void =>
+  fs().writeFileSync(path, text, { flag: "a" });
 
 /** Moves or removes a file; false if it is not there. */
 const move = (from: string, to: string): boolean => succeeds(() => fs().renameSync(from, to));
@@ -518,6 +533,27 @@ function succeeds(action: () => void, failure = "ENOENT"): boolean {
     if (codeOf(error) === failure) return false;
     throw error;
   }
+}
+
+/** Has things done in batches, at most 64 at once: what comes while one is under way is in the next. */
+function inBatches<T, R>(act: (items: T[]) => Promise<Promise<R>[]>): (item: T) => Promise<R> {
+  const queue: { item: T; done: (result: Promise<R>) => void }[] = [];
+  let isAtWork = false;
+  const work = async () => {
+    if (isAtWork) return;
+    isAtWork = true;
+    for (let batch; (batch = queue.splice(0, 64)).length;) {
+      const results = act(batch.map(({ item }) => item));
+      batch.forEach(({ done }, index) => done(results.then((results) => results[index]!)));
+      await Promise.allSettled([results]);
+    }
+    isAtWork = false;
+  };
+  return (item) =>
+    new Promise((done) => {
+      queue.push({ item, done });
+      work();
+    });
 }
 
 /** Writes a file and brings it to disk. */

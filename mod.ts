@@ -250,8 +250,11 @@ export interface Task<T = unknown> {
   errorValue?: unknown;
 }
 
-/** The tasks of a run as they finish. `total` is how many there are: those that have finished, and those to come. */
-export type Run<T> = Tasks<T> & { readonly total: number };
+/**
+ * A run: it begins when it is looped over, and gives its tasks as they finish, or awaited, and gives them
+ * all. `total` is how many there are: those that have finished, and those to come.
+ */
+export type Run<T> = Tasks<T> & PromiseLike<Task<T>[]> & { readonly total: number };
 
 /** Tasks, one after the other. */
 export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
@@ -274,8 +277,6 @@ export class TaskList<T = unknown> {
   #options: ListOptions;
   #skip: boolean;
   #pending = new Set<Promise<unknown>>();
-  #queue: (files.Addition & { done: (isScheduled: Promise<boolean>) => void })[] = [];
-  #writing: Promise<void> | undefined;
 
   /**
    * Makes the directory, or takes the one that is there.
@@ -336,26 +337,15 @@ export class TaskList<T = unknown> {
     const name = async ({ into, key }: Place) => into[key] = await refer(into[key]);
     await Promise.all(functions.map(name));
     const text = files.formatTask({ steps, ...stored });
-    const scheduled = await new Promise<boolean>((done) => {
-      this.#queue.push({ id, text, isNew: options.id === undefined, done });
-      this.#writing ??= this.#write();
-    });
+    const { directory } = this;
+    const { retryFailed: mayReplace } = this.#options;
+    const addition = { directory, id, text, isNew: options.id === undefined, mayReplace };
+    const scheduled = await files.add(addition);
     const { logFile } = this.#options;
+    const line = files.logLines(id, "is scheduled");
     // if that cannot be written, a run will say so: the task is there
-    if (scheduled && logFile) attempt(() => files.log(logFile, id, "is scheduled"));
+    if (scheduled && logFile) attempt(() => files.append(logFile, line));
     return { id, scheduled };
-  }
-
-  /** Writes what was scheduled, many files at once, and syncs the folder once for all of them. */
-  async #write(): Promise<void> {
-    for (let batch; (batch = this.#queue.splice(0, 64)).length;) {
-      const { retryFailed } = this.#options;
-      const writes = batch.map((task) => files.add(this.directory, task, retryFailed));
-      await Promise.allSettled(writes);
-      const synced = Promise.try(() => files.syncFolder(`${this.directory}/todo`));
-      batch.forEach(({ done }, index) => done(synced.then(() => writes[index]!)));
-    }
-    this.#writing = undefined;
   }
 
   /**
@@ -372,8 +362,12 @@ export class TaskList<T = unknown> {
     const { logFile } = this.#options;
     const list = { directory: this.directory, logFile, pending: this.#pending };
     const run = new ListRun(list, withDefaults(options));
-    const tasks = run.tasks();
-    return Object.defineProperty(tasks, "total", { get: () => run.total }) as unknown as Run<T>;
+    const tasks = run.tasks() as Tasks<T>;
+    const then: Run<T>["then"] = (...handlers) => Array.fromAsync(tasks).then(...handlers);
+    return Object.defineProperties(tasks, {
+      total: { get: () => run.total },
+      then: { value: then },
+    }) as Run<T>;
   }
 
   async *#tasks(state: State): Tasks<T> {
@@ -583,11 +577,23 @@ export interface RunOptions {
    */
   retries?: number | undefined;
   /**
-   * Seconds before the first retry of a task; twice as many before the next.
+   * Seconds before the first retry of a task, a quarter more or less; twice as many before the next.
    *
    * @default {0}
    */
   retryDelay?: number | undefined;
+  /**
+   * Asked before a retry: if it returns false, the task has failed.
+   *
+   * @default {() => true}
+   */
+  retryIf?: ((error: unknown, task: Task) => boolean) | undefined;
+  /**
+   * How many tasks may be started in a second.
+   *
+   * @default {Infinity}
+   */
+  perSecond?: number | undefined;
   /**
    * How many tasks may fail: after one more, nothing is started, and the run throws at its end.
    *
@@ -602,6 +608,12 @@ export interface RunOptions {
   maxCrashes?: number | undefined;
   /** Ends the run as `break` would. If it is given, signals are left to the program. */
   signal?: AbortSignal | undefined;
+  /**
+   * Give the tasks that have an outcome already, too, before those that this run finishes.
+   *
+   * @default {false}
+   */
+  collect?: boolean | undefined;
   /** Run only the tasks with these ids. */
   ids?: string[] | undefined;
   /**
@@ -634,13 +646,22 @@ const DEFAULTS = {
   concurrency: 1,
   retries: 0,
   retryDelay: 0,
+  perSecond: Infinity,
   maxFailures: Infinity,
   maxCrashes: 3,
   permissions: ["--allow-all"],
 };
 /** The least that numbers may be, if that is not 0. */
-const LEAST = { processes: 1, autokill: 0.001, tasksPerProcess: 1, concurrency: 1, maxCrashes: 1 };
-const RUN_OPTIONS = [...Object.keys(DEFAULTS), "session", "ids", "onOutput", "signal", "mayStart"];
+const LEAST = {
+  processes: 1,
+  autokill: 0.001,
+  tasksPerProcess: 1,
+  concurrency: 1,
+  perSecond: 0.001,
+  maxCrashes: 1,
+};
+const OTHERS = "session ids onOutput signal mayStart retryIf collect".split(" ");
+const RUN_OPTIONS = [...Object.keys(DEFAULTS), ...OTHERS];
 const LIST_OPTIONS = "existOk preClean postClean noScheduleIfExist retryFailed logFile".split(" ");
 const MAP_OPTIONS = "processes concurrency ordered session permissions".split(" ");
 
@@ -687,10 +708,11 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
 
 /** Throws if an option is no number from `least` up. */
 function checkNumber(name: string, value: unknown, least: number): void {
-  const isSeconds = name === "autokill" || name === "retryDelay";
-  const isWhole = isSeconds || value === Infinity || Number.isInteger(value);
-  const isMet = typeof value === "number" && value >= least && isWhole;
-  expect(isMet, name, `a ${isSeconds ? "" : "whole "}number from ${least} up`, value);
+  const mayBeFraction = ["autokill", "retryDelay", "perSecond"].includes(name) ||
+    value === Infinity;
+  const isMet = typeof value === "number" && value >= least;
+  const wanted = `a ${mayBeFraction ? "" : "whole "}number from ${least} up`;
+  expect(isMet && (mayBeFraction || Number.isInteger(value)), name, wanted, value);
 }
 
 /** Whether processes with these permissions may do everything. */
@@ -714,8 +736,8 @@ function checkPermissions(permissions: string[], areAll: boolean): void {
 
 // -------------------------------------------------------------------------------------------- map
 
-/** What `map` reads items from. */
-export type Items<T> = Iterable<T> | AsyncIterable<T>;
+/** What `map` reads items from; promises are waited for. */
+export type Items<T> = Iterable<T | PromiseLike<T>> | AsyncIterable<T>;
 
 /**
  * Calls a function on each item, in several processes, and gives the results. It keeps no list on disk.
@@ -767,24 +789,7 @@ export function map<R>(
   const { ordered = true, ...others } = given;
   const options = withDefaults({ ...others, tasksPerProcess: Infinity }, 0);
   see(call);
-  const pool = options.processes ? new Pool(options, 8, new Log()) : undefined;
-  const calls = callAll(call, sources, ordered, options, pool);
-  const guarded = pool ? guard(calls, pool, () => pool.stop()) : calls;
-  return guarded as AsyncGenerator<R, void, void>;
-}
-
-/** Something that changes, for which others wait. */
-class Change {
-  #waiting: (() => void)[] = [];
-
-  /** Resolves at the next change. */
-  next(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
-  }
-
-  tell(): void {
-    for (const resolve of this.#waiting.splice(0)) resolve();
-  }
+  return callAll(call, sources, ordered, options) as AsyncGenerator<R, void, void>;
 }
 
 /** Reads items a few milliseconds ahead, has the calls made, and gives their results. */
@@ -792,76 +797,72 @@ async function* callAll(
   call: Callable,
   sources: Items<unknown>[],
   isOrdered: boolean,
-  { processes, concurrency }: Options,
-  pool?: Pool,
+  options: Options,
 ): AsyncGenerator<unknown, void, void> {
-  const change = pool ?? new Change();
-  const results: Promise<unknown>[] = []; // in the order in which they are to be given
+  const { processes, concurrency } = options;
+  const pool = new Pool(options, 8, new Log(print));
+  const ready: unknown[] = []; // results, or what will become one
   let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
-  let isOver = false;
-  const isFull = () => {
-    const window = pool ? 4 * processes * Math.max(concurrency, pool.depth) : concurrency;
-    return pool?.isFull || ahead >= window;
-  };
+  const isFull = () =>
+    processes
+      ? pool.isFull || ahead >= 4 * processes * Math.max(concurrency, pool.depth)
+      : ahead >= concurrency;
+  const lengths = sources.map((source) => Array.isArray(source) ? source.length : Infinity);
+  pool.left = Math.min(...lengths);
   const readAll = async () => {
-    try {
-      const make = await callerOf(call, sources, pool);
-      for await (const args of zip(sources)) {
-        while (isFull() && !isOver) await change.next();
-        if (isOver) return;
-        ahead++;
-        const result = make(args);
-        if (isOrdered) results.push(result);
-        const ended = () => {
-          if (!isOrdered) results.push(result);
-          change.tell();
-        };
-        result.then(ended, ended);
-      }
-    } finally {
-      isRead = true;
-      change.tell();
+    const make = await callerOf(call, processes ? pool : undefined);
+    for await (const args of zip(sources)) {
+      while (isFull() && !pool.end) await pool.next();
+      if (pool.end) return;
+      pool.left--;
+      const result = make(args);
+      ahead++;
+      if (isOrdered) ready.push(result);
+      const add = () => {
+        if (!isOrdered) ready.push(result);
+        pool.tell();
+      };
+      result.then(add, add);
     }
   };
-  const reading = readAll();
+  const reading = readAll().finally(() => {
+    isRead = true;
+    pool.tell();
+  });
   reading.catch(nothing); // its error comes after the results
+  const more = async () => {
+    if (isRead && !ahead) {
+      await reading;
+      pool.endAll();
+      if (!pool.isBusy) return false;
+    }
+    await pool.next();
+    return true;
+  };
   try {
-    while (ahead || !isRead) {
-      if (!results.length) await change.next();
-      if (pool?.end) throw pool.end.reason;
-      if (!results.length) continue;
-      const result = await results.shift();
+    for await (const result of handOn({ pool, ready, more })) {
       ahead--;
-      change.tell();
+      pool.tell();
       yield result;
     }
-    await reading;
   } catch (error) {
     throw error === STOPPED ? errorOf("Stopped by a signal, with items left to do") : error;
-  } finally {
-    isOver = true;
-    change.tell();
   }
 }
 
-/** What calls a function: in this process, or by a pool. */
+/** What calls a function: by a pool, or in this process. */
 async function callerOf(
   call: Callable,
-  sources: Items<unknown>[],
-  pool?: Pool,
+  pool: Pool | undefined,
 ): Promise<(args: unknown[]) => Promise<unknown>> {
   if (!pool) {
     const [owner, callee] = await load(globalName(call) ?? call);
     return async (args) => await apply(owner, callee, args);
   }
   const name = await refer(call);
-  const lengths = sources.map((source) => Array.isArray(source) ? source.length : Infinity);
-  pool.left = Math.min(...lengths);
-  return async (args) => {
-    pool.left--;
-    const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
-    const told = await pool.execute("", steps);
+  return async (args: unknown[]) => {
+    const told = await pool.execute("", [{ call: name, args: encode(args, "item") as unknown[] }]);
     if ("errorValue" in told) throw decode(told.errorValue);
     return decode(told.returnValue);
   };
@@ -889,8 +890,8 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
 type List = { directory: string; logFile: string | undefined; pending: Set<Promise<unknown>> };
 
 /**
- * The run of a list: it claims tasks (`fill`), has the pool execute them (`start`), files what came of them
- * (`conclude`, `fileAll`), and yields them. It works on while its consumer is busy.
+ * The run of a list: it claims tasks (`fill`), has the pool execute each, files what came of it
+ * (`carryOut`, `conclude`), and hands it on. It works on while its consumer is busy.
  */
 class ListRun {
   readonly #list: List;
@@ -898,45 +899,72 @@ class ListRun {
   readonly #owner = newOwner();
   readonly #pool: Pool;
   readonly #log: Log;
-  readonly #claims = new Map<string, string>(); // the claimed tasks, and the texts of their files
-  readonly #delays = new Set<Timer>(); // of retries that are not due yet
-  #ids: string[] = []; // in `todo`, when it last looked, and those to be retried
-  #at = 0; // the next of them
-  #outcomes: Outcome[] = []; // to be filed
-  #filing: Promise<void> | undefined;
-  #finished: string[] = []; // paths, to be yielded
+  readonly #claims = new Set<string>(); // paths of the tasks that this run has
+  readonly #timers = new Set<Timer>(); // of what is to be done later
+  readonly #ready: string[] = []; // paths of the tasks that have finished, to be handed on
+  #ids: string[] = []; // what is to be claimed, from the last to the first
+  #filing: Promise<void> | undefined; // of the last outcome
+  #unfiled = 0; // outcomes that are not in their places yet
   #yielded = 0;
   #failures = 0;
   #total: number | undefined;
+  #isPaused = false; // as no more may be started within this time
   #isOver = false; // nothing more is to be started
+  readonly #isWanted: (id: string) => boolean;
+  readonly #unused = () => print(UNUSED, "stderr");
 
   constructor(list: List, options: Options) {
     this.#list = list;
     this.#options = options;
-    this.#log = new Log(list.logFile, options.onOutput);
-    this.#pool = new Pool(options, 50, this.#log);
+    nodeProcess().on("exit", this.#unused);
+    const { directory, logFile } = list;
+    const wanted = options.ids && new Set(options.ids);
+    this.#isWanted = (id) => wanted?.has(id) ?? true;
+    this.#log = new Log(
+      options.onOutput ?? (logFile ? nothing : print),
+      logFile ?? logOf(directory),
+    );
+    this.#pool = new Pool(options, 50, this.#log, () => this.#fill());
   }
 
   /** How many tasks there are: those that have finished, and those to come. */
   get total(): number {
     const { directory, pending } = this.#list;
-    return this.#total ??= this.#options.ids?.length ??
-      pending.size + files.idsIn(directory, "todo").length;
+    const { ids, collect } = this.#options;
+    const countOf = (state: State) => files.idsIn(directory, state).length;
+    const earlier = collect ? countOf("done") + countOf("fail") : 0;
+    return this.#total ??= earlier + (ids?.length ?? pending.size + countOf("todo"));
+  }
+
+  /** The tasks that had an outcome before. */
+  *#earlier(): Generator<Task> {
+    for (const state of ["done", "fail"] as const) {
+      for (const path of files.pathsIn(this.#list.directory, state)) {
+        if (!this.#isWanted(locate(path).id)) continue;
+        this.#yielded++;
+        yield readTask(path);
+      }
+    }
   }
 
   async *tasks(): Tasks<unknown> {
+    nodeProcess().off("exit", this.#unused);
     await this.#arrivals();
-    const refresh = setInterval(() => files.refresh(this.#claims.keys()), files.lease() / 6);
-    this.#feed().catch((error) => this.#pool.stop(error));
+    if (this.#options.collect) yield* this.#earlier();
+    const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
+    const [more, stop] = [() => this.#more(), () => this.#stop()];
+    const work = { pool: this.#pool, ready: this.#ready, more, stop, signal: this.#options.signal };
     try {
-      yield* guard(this.#finishedTasks(), this.#pool, () => this.#stop(), this.#options.signal);
+      for await (const path of handOn(work)) {
+        this.#yielded++;
+        yield readTask(path);
+      }
     } catch (error) {
       if (error !== STOPPED) throw error;
     } finally {
       clearInterval(refresh);
-      await this.#filing;
+      await this.#filing?.catch(nothing);
       this.#stop();
-      this.#log.flush();
     }
     await this.#arrivals();
   }
@@ -947,26 +975,20 @@ class ListRun {
     await sleep(0);
   }
 
-  async *#finishedTasks(): Tasks<unknown> {
-    while (true) {
-      this.#fill();
-      const path = this.#finished.shift();
-      if (path) {
-        this.#yielded++;
-        yield readTask(path);
-      } else if (this.#pool.end) throw this.#pool.end.reason;
-      else if (this.#pool.isBusy || this.#claims.size) await this.#pool.next();
-      else if (this.#isOver) return this.#surrender();
-      else if (this.#delays.size) await this.#pool.next();
-      else if (this.#list.pending.size) await this.#arrivals();
-      else if (!await this.#look()) return;
-    }
+  /** Waits until something has changed; false if nothing is left to start or to wait for. */
+  async #more(): Promise<boolean> {
+    this.#fill();
+    if (this.#pool.isBusy || this.#claims.size) await this.#pool.next();
+    else if (this.#isOver) return this.#surrender();
+    else if (this.#timers.size) await this.#pool.next();
+    else return await this.#look();
+    return true;
   }
 
   /** Throws if more tasks have failed than may. */
-  #surrender(): void {
+  #surrender(): false {
     const { maxFailures } = this.#options;
-    if (this.#failures <= maxFailures) return;
+    if (this.#failures <= maxFailures) return false;
     const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
     const left = files.idsIn(this.#list.directory, "todo").length;
     const rest = `${left} tasks are left in \`todo\``;
@@ -975,18 +997,16 @@ class ListRun {
 
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
+    await this.#arrivals();
     const { directory } = this.#list;
     const { claims, isUnsure } = takeOver(directory, this.#owner);
-    const wanted = this.#options.ids && new Set(this.#options.ids);
-    const isWanted = (id: string) => wanted?.has(id) ?? true;
     for (const claim of claims) {
-      if (isWanted(locate(claim).id)) this.#bury(claim);
-      else files.putBack(claim);
+      if (!this.#isWanted(locate(claim).id)) files.putBack(claim);
+      else this.#bury(claim).catch((error) => this.#pool.stop(error));
     }
-    const ids = files.idsIn(directory, "todo").filter(isWanted);
+    const ids = files.idsIn(directory, "todo").filter(this.#isWanted);
     const isName = (id: string) => !files.isTooLong(id, this.#owner) && !id.includes("\ufffd");
-    this.#ids = ids.filter(isName); // of a file that can be moved
-    this.#at = 0;
+    this.#ids = ids.filter(isName).reverse(); // of a file that can be moved
     this.#total = this.#yielded + claims.length + this.#ids.length;
     if (claims.length || this.#ids.length) return true;
     if (ids.length) {
@@ -998,128 +1018,129 @@ class ListRun {
     return isUnsure;
   }
 
-  /** Gives the pool more to do whenever something has changed, also while the consumer is busy. */
-  async #feed(): Promise<void> {
-    while (!this.#pool.end) {
-      await this.#pool.next();
-      this.#fill();
-    }
-  }
-
-  /** Claims tasks and has them executed, as long as there is room. */
+  /** Starts tasks as long as there is room; also while the consumer is busy. */
   #fill(): void {
     const { mayStart, maxFailures } = this.#options;
-    while (this.#finished.length < 1000) {
-      const id = this.#ids[this.#at];
-      if (id === undefined || this.#isOver || this.#pool.end) return this.#pool.endAll();
+    this.#log.flush();
+    while (!this.#isPaused && this.#ready.length < 1000) {
+      if (!this.#ids.length || this.#isOver || this.#pool.end) return this.#pool.endAll();
       // no more are given ahead than may still fail, and near the end no more than a fair share
-      this.#pool.left = Math.min(this.#ids.length - this.#at, 2 * (maxFailures - this.#failures));
-      if (this.#pool.isFull || (mayStart && this.#filing)) return; // it is to see all outcomes in place
-      this.#isOver = mayStart?.() === false;
-      if (this.#isOver) continue;
-      this.#at++;
-      this.#start(id);
+      this.#pool.left = Math.min(this.#ids.length, 2 * (maxFailures - this.#failures));
+      if (this.#pool.isFull || (mayStart && this.#unfiled)) return; // it is to see all outcomes in place
+      if (mayStart?.() === false) this.#isOver = true;
+      else this.#start(this.#ids.pop()!);
     }
   }
 
-  /** Claims a task, and has it executed. */
+  /** Claims a task, and sees to it. */
   #start(id: string): void {
     const { directory } = this.#list;
     const claim = files.claim(directory, id, this.#owner);
     if (claim === undefined) {
       // another run is at work here: further down each has a stretch of the list to itself, and the order
       // is roughly kept; what is left out is found when this one looks again
-      this.#at = Math.min(this.#ids.length, this.#at + Math.floor(Math.random() * 100));
+      this.#ids.splice(-Math.floor(Math.random() * 100) || this.#ids.length);
     } else if (files.exists(`${directory}/done/${id}.json`)) {
       files.remove(claim);
       this.#log.event(id, "is dropped, as it is done already");
-    } else this.#carryOut(claim, id);
-  }
-
-  #carryOut(claim: string, id: string): void {
-    this.#claims.set(claim, "");
-    try {
-      const text = files.readText(claim);
-      this.#claims.set(claim, text);
-      const told = this.#pool.execute(id, stepsOf(text, `${id}.json`));
-      const concluded = told.then((told) => this.#conclude(claim, resultOf(told)));
-      concluded.catch((error) => this.#pool.stop(error));
-    } catch (error) { // it is no task, or cannot be read
-      const errorValue = encodeThrown(error);
-      this.#conclude(claim, resultOf({ begin: Date.now(), runtime: 0, errorValue }));
+    } else {
+      this.#pause();
+      this.#carryOut(claim, id).catch((error) => this.#pool.stop(error));
     }
   }
 
+  /** Starts nothing more before that may be. */
+  #pause(): void {
+    const { perSecond } = this.#options;
+    this.#isPaused = perSecond < Infinity;
+    if (this.#isPaused) this.#later(1000 / perSecond, () => this.#isPaused = false);
+  }
+
+  /** Executes a task that was claimed, and files what came of it. */
+  async #carryOut(claim: string, id: string): Promise<void> {
+    this.#claims.add(claim);
+    let text = "";
+    let told: Told;
+    try {
+      text = files.readText(claim);
+      told = await this.#pool.execute(id, stepsOf(text, `${id}.json`));
+    } catch (error) { // it is no task, or cannot be read; or the run was stopped
+      told = { begin: Date.now(), runtime: 0, errorValue: encodeThrown(error) };
+    }
+    const result = resultOf(told);
+    const { retries, retryIf } = this.#options;
+    const task = retryIf && "errorValue" in result && toTask(files.withResult(text, result), claim);
+    const isFinal = task && !this.#pool.end && !retryIf(task.errorValue, task);
+    await this.#conclude(claim, text, result, isFinal ? 0 : retries);
+  }
+
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
-  #bury(claim: string): void {
+  async #bury(claim: string): Promise<void> {
     const text = files.readable(claim);
-    this.#claims.set(claim, text);
+    this.#claims.add(claim);
     const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
     const message =
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
     const result = { crashes, errorValue: encodeThrown(errorOf(message)) };
-    this.#conclude(claim, result, crashes < this.#options.maxCrashes ? Infinity : 0);
+    const retries = crashes < this.#options.maxCrashes ? Infinity : 0;
+    await this.#conclude(claim, text, result, retries);
   }
 
-  /** Takes what came of a task, and sees to it that it is filed. */
-  #conclude(claim: string, result: Result, retries = this.#options.retries): void {
-    const text = this.#claims.get(claim);
-    if (text === undefined) return; // the run has been stopped
+  /** Files what came of a task, and hands that on, or tries it again. */
+  async #conclude(claim: string, text: string, result: Result, retries: number): Promise<void> {
+    if (this.#pool.end) return; // the task goes back, or has gone
     const outcome = files.outcomeOf(claim, text, result, retries);
     if (outcome.state === "fail") this.#failures++;
     this.#isOver ||= this.#failures > this.#options.maxFailures;
-    this.#outcomes.push(outcome);
-    this.#filing ??= this.#fileAll();
-    this.#pool.change();
-  }
-
-  /** Files outcomes, one batch after the other: those that come meanwhile are filed together. */
-  async #fileAll(): Promise<void> {
-    try {
-      for (let batch; (batch = this.#outcomes.splice(0, 64)).length;) {
-        await files.file(batch);
-        for (const outcome of batch) this.#settled(outcome);
-      }
-    } catch (error) {
-      this.#pool.stop(error);
-    }
-    this.#filing = undefined;
-    this.#pool.change();
+    this.#unfiled++;
+    this.#filing = files.file(outcome);
+    await this.#filing;
+    this.#unfiled--;
+    if (this.#claims.delete(claim)) this.#settle(outcome); // or the run has been stopped meanwhile
+    this.#pool.tell();
   }
 
   /** Handles a task that has an outcome in its place. */
-  #settled({ claim, state, retried }: Outcome): void {
+  #settle({ claim, state, retried }: Outcome): void {
     const { id } = locate(claim);
-    if (!this.#claims.delete(claim)) return; // the run has been stopped
     if (state === "todo") {
       this.#log.event(id, "has failed, and will be retried");
-      return this.#retry(id, this.#options.retryDelay * 1000 * 2 ** (retried - 1));
+      // not all at the same time
+      const delay = this.#options.retryDelay * 2 ** (retried - 1) * (0.75 + Math.random() / 2);
+      return this.#later(delay * 1000, () => this.#ids.push(id));
     }
     const path = `${this.#list.directory}/${state}/${id}.json`;
     this.#log.event(id, `is in \`${state}\``);
     if (state === "fail" && this.#options.printErrors) {
-      this.#log.error(id, readTask(path).errorValue);
+      const stack = stackOf(readTask(path).errorValue);
+      if (this.#list.logFile) this.#log.event(id, stack, "  ");
+      else print(`${id}: ${stack}\n`, "stderr");
     }
-    if (state !== "running") this.#finished.push(path); // or else another run has it
+    if (state !== "running") this.#ready.push(path); // or else another run has it
   }
 
-  #retry(id: string, delay: number): void {
+  /** Does something later, unless the run has been stopped by then. */
+  #later(time: number, action: () => void): void {
     const timer = setTimeout(() => {
-      this.#delays.delete(timer);
-      this.#ids.splice(this.#at, 0, id);
-      this.#pool.change();
-    }, Math.min(delay, LONGEST_TIMER));
-    this.#delays.add(timer);
+      this.#timers.delete(timer);
+      action();
+      this.#pool.tell();
+    }, Math.min(time, LONGEST_TIMER));
+    this.#timers.add(timer);
   }
 
   /** Kills what runs, and puts back all claims, at once: no call in here is asynchronous. */
   #stop(): void {
     this.#pool.stop();
-    for (const timer of this.#delays) clearTimeout(timer);
-    for (const claim of this.#claims.keys()) attempt(() => files.putBack(claim));
+    for (const timer of this.#timers) clearTimeout(timer);
+    for (const claim of this.#claims) attempt(() => files.putBack(claim));
     this.#claims.clear();
+    attempt(() => this.#log.flush());
   }
 }
+
+/** Where a list has its log, unless it is told another file. */
+const logOf = (directory: string): string => `${directory}/log.txt`;
 
 /** Claims for `owner` what dead runs had in flight, and kills what they have left running. */
 function takeOver(directory: string, owner: string): files.Estate {
@@ -1141,83 +1162,38 @@ function stackOf(error: unknown): string {
   return `${error.stack}${cause}`;
 }
 
-/** What has been printed of a line, by a task, or by several: then `id` has the ids of all, with commas. */
-export type Begun = { id: string; stream: Stream; text: string };
+const UNUSED = "forrest: a `run()` was neither looped over nor awaited: it has done nothing\n";
 
-/**
- * Puts together what tasks print, as `onOutput` gets it, so that the lines of several do not mix.
- *
- * @example
- * ```ts
- * import { Lines } from "jsr:@x/forrest";
- *
- * const lines = new Lines();
- * console.log(lines.add("1\n2", "stdout", "task")); // 1
- * console.log(lines.take("task")); // [{ id: "task", stream: "stdout", text: "2" }]
- * ```
- */
-export class Lines {
-  #begun = new Map<string, Begun>();
+type Show = (text: string, stream: Stream, ids: string) => void;
 
-  /** Adds what a task has printed; gives the lines that are whole now, or a million characters of one. */
-  add(text: string, stream: Stream, id: string): string {
-    const key = `${stream} ${id}`;
-    const before = this.#begun.get(key)?.text ?? "";
-    const whole = before + text;
-    const last = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
-    const end = whole.length > 1e6 ? whole.length : last && before.length + last;
-    this.#begun.set(key, { id, stream, text: whole.slice(end) });
-    if (end === whole.length) this.#begun.delete(key);
-    return whole.slice(0, end);
-  }
-
-  /** Takes the lines that a task has begun; those of all tasks, without an id. */
-  take(id?: string): Begun[] {
-    const isIts = (ids: string) => id === undefined || `,${ids},`.includes(`,${id},`);
-    const taken = [...this.#begun].filter(([, begun]) => isIts(begun.id));
-    for (const [key] of taken) this.#begun.delete(key);
-    return taken.map(([, begun]) => begun);
-  }
-}
-
-/** Where a run tells what happens, and what its tasks print: in a log, or without one on the terminal. */
+/** Where a run tells what happens, and what its tasks print: in a log, and on the terminal. */
 class Log {
+  readonly #show: Show;
   readonly #path: string | undefined;
-  readonly #onOutput: RunOptions["onOutput"];
-  readonly #lines = new Lines();
+  #text = ""; // not written yet
 
-  constructor(path?: string, onOutput?: RunOptions["onOutput"]) {
+  constructor(show: Show, path?: string) {
+    this.#show = show;
     this.#path = path;
-    this.#onOutput = onOutput;
   }
 
-  /** Takes what tasks have printed, and writes the lines that are whole. */
+  /** Takes lines that tasks have printed. */
   printed(text: string, stream: Stream, ids: string): void {
-    if (this.#onOutput) this.#onOutput(text, stream, ids);
-    else if (this.#path === undefined) print(text, stream);
-    if (this.#path === undefined) return;
-    this.#write(ids, this.#lines.add(text, stream, ids), "| ");
+    this.#show(text, stream, ids);
+    this.event(ids, text, "| ");
+    this.flush();
   }
 
-  /** Writes the stack of an error. */
-  error(id: string, error: unknown): void {
-    if (this.#path === undefined) print(`${id}: ${stackOf(error)}\n`, "stderr");
-    else this.#write(id, stackOf(error), "  ");
+  /** Takes what has happened to a task; `mark` says that this is something else. */
+  event(id: string, text: string, mark = ""): void {
+    if (this.#path !== undefined) this.#text += files.logLines(id, text, mark);
   }
 
-  /** Writes what has happened to a task, after what it has printed. */
-  event(id: string, text: string): void {
-    this.flush(id);
-    this.#write(id, text);
-  }
-
-  /** Writes the lines of a task that are not whole, or of all tasks. */
-  flush(id?: string): void {
-    for (const begun of this.#lines.take(id)) this.#write(begun.id, begun.text, "| ");
-  }
-
-  #write(id: string, text: string, mark = ""): void {
-    if (text && this.#path !== undefined) files.log(this.#path, id, text, mark);
+  /** Writes what it has been given. */
+  flush(): void {
+    const text = this.#text;
+    this.#text = "";
+    if (text) files.append(this.#path!, text);
   }
 }
 
@@ -1245,6 +1221,7 @@ class Runner {
   readonly child: Child;
   readonly marker: string; // what the environment of all its descendants contains
   readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
+  readonly unread = { stdout: "", stderr: "" }; // the beginnings of lines
   given = 0; // how many jobs it ever got
   last: Job;
   printed = ""; // the end of it
@@ -1271,8 +1248,8 @@ class Runner {
   }
 
   /** The jobs that it is at; the others wait. */
-  get begun(): IteratorObject<Job> {
-    return this.jobs.values().take(this.#options.concurrency);
+  get begun(): Job[] {
+    return [...this.jobs.values().take(this.#options.concurrency)];
   }
 
   give(job: Job): void {
@@ -1313,26 +1290,29 @@ class Runner {
 }
 
 /** Runners, and what they are to do. Who uses it sees `execute`, and what came of it. */
-class Pool extends Change {
-  readonly owner = newOwner();
-  /** How much work is still to come, as far as that is known: near the end it is shared out. */
-  left = Infinity;
+class Pool {
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
   readonly #log: Log;
+  readonly #onChange: () => void;
+  readonly #owner = newOwner();
   readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
   #answered = 0;
   #firstAnswer = 0; // when it came, in milliseconds
+  #watchdog: Child | undefined;
+  #waiting: (() => void)[] = []; // for a change
+  /** How much work is still to come, as far as that is known: near the end it is shared out. */
+  left = Infinity;
   /** Why it was stopped. */
   end: { reason: unknown } | undefined;
 
-  constructor(options: Options, ahead: number, log: Log) {
-    super();
+  constructor(options: Options, ahead: number, log: Log, onChange: () => void = nothing) {
     this.#options = options;
     this.#ahead = ahead;
     this.#log = log;
+    this.#onChange = onChange;
     const timeout = options.autokill * 1000;
     this.#timeout = timeout <= LONGEST_TIMER ? timeout : undefined;
   }
@@ -1371,6 +1351,18 @@ class Pool extends Change {
     return Math.min(128, Math.floor(this.#ahead * perMillisecond / this.#options.processes));
   }
 
+  /** Resolves at the next change. */
+  next(): Promise<void> {
+    return new Promise((resolve) => this.end ? resolve() : this.#waiting.push(resolve));
+  }
+
+  /** Goes on, as something has changed. */
+  tell(): void {
+    this.#place();
+    if (!this.end) this.#try(this.#onChange);
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
     for (let job; (job = this.#queue[0]) && !this.end; this.#queue.shift()) {
@@ -1406,8 +1398,8 @@ class Pool extends Change {
 
   #start(job: Job): void {
     this.#try(() => { // as the system may start no more processes
-      const marker = `/${this.owner}.${files.newId()}/`;
-      const runner = new Runner(job, marker, this.#options);
+      this.#watchdog ??= startWatchdog(`/${this.#owner}.`);
+      const runner = new Runner(job, `/${this.#owner}.${files.newId()}/`, this.#options);
       this.#runners.add(runner);
       this.#watch(runner).catch((error) => this.stop(error));
       this.#begin(runner, job);
@@ -1422,7 +1414,7 @@ class Pool extends Change {
     for (const job of runner.begun) {
       if (job.begun) continue;
       job.begun = Date.now();
-      this.#try(() => this.#log.event(job.id, "is started"));
+      this.#log.event(job.id, "is started");
       const expire = () => {
         runner.overdue = job;
         killAll(runner.marker); // first, as this finds others by their parents
@@ -1450,38 +1442,49 @@ class Pool extends Change {
     this.#runners.delete(runner);
     this.#lose(runner, deathOf("The process of this task", death, runner.printed));
     clearTimeout(runner.limit);
-    this.change();
+    this.tell();
   }
 
-  /** Reads what a runner prints: between what its tasks print, there are its answers. */
+  /** Reads the lines that a runner prints: those of its tasks, and its answers. */
   async #read(runner: Runner, stream: Stream): Promise<void> {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    let text = "";
     await collect(runner.child[stream], runner.child.ended, (chunk) => {
-      text = this.#take(runner, text + decoder.decode(chunk, { stream: true }), stream);
+      const text = decoder.decode(chunk, { stream: true });
+      const end = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
+      const lines = end && runner.unread[stream] + text.slice(0, end);
+      runner.unread[stream] = (end ? "" : runner.unread[stream]) + text.slice(end);
+      if (lines) this.#take(runner, lines, stream);
+      if (runner.unread[stream].length > 1e6) this.#flush(runner, stream);
     });
-    this.#print(runner, runner.isKilled ? "" : text, stream);
+    this.#flush(runner, stream);
+    if (!runner.isKilled) this.#print(runner, runner.unread[stream], stream);
   }
 
-  /** Takes answers and what tasks have printed; gives the beginning of what may become an answer. */
-  #take(runner: Runner, text: string, stream: Stream): string {
-    const [plain = "", ...marked] = text.split("\x1e");
+  /** Takes lines; what begins with 0x1E may be an answer. */
+  #take(runner: Runner, lines: string, stream: Stream): void {
+    const [plain = "", ...marked] = lines.split("\x1e");
     this.#print(runner, plain, stream);
-    for (const [index, part] of marked.entries()) {
+    for (const part of marked) {
       const end = part.indexOf("\n");
-      const isBegun = end < 0 && index === marked.length - 1 && part.length < 5000; // as its lines are shorter
-      if (isBegun) return `\x1e${part}`;
       const isAnswer = end >= 0 && this.#answer(runner, part.slice(0, end));
       this.#print(runner, isAnswer ? part.slice(end + 1) : `\x1e${part}`, stream);
     }
-    return "";
+  }
+
+  /** Hands on what there is of a line, but for the beginning of an answer, whose lines are short. */
+  #flush(runner: Runner, stream: Stream): void {
+    const text = runner.unread[stream];
+    const mark = text.indexOf("\x1e", Math.max(0, text.length - 5000));
+    const end = mark < 0 ? text.length : mark;
+    runner.unread[stream] = text.slice(end);
+    this.#print(runner, text.slice(0, end), stream);
   }
 
   #print(runner: Runner, text: string, stream: Stream): void {
     if (!text) return;
     runner.printed = (runner.printed + text).slice(-2000);
-    const begun = [...runner.begun];
-    const ids = (begun.length ? begun : [runner.last]).map(({ id }) => id).join(",");
+    const { begun, last } = runner;
+    const ids = (begun.length ? begun : [last]).map(({ id }) => id).join(",");
     this.#try(() => this.#log.printed(text, stream, ids));
   }
 
@@ -1501,6 +1504,7 @@ class Pool extends Change {
   /** Takes what came of a job; if a runner has told something else, its answer is torn. */
   #settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
+    this.#flush(runner, "stderr");
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
     const { returnValue, errorValue, runtime = Date.now() - job.begun } = result;
@@ -1527,12 +1531,6 @@ class Pool extends Change {
     this.#queue.unshift(...again);
   }
 
-  /** Goes on, as something has changed. */
-  change(): void {
-    this.#place();
-    this.tell();
-  }
-
   /** What the run or the program adds may fail, and ends everything then. */
   #try(action: () => void): void {
     try {
@@ -1546,11 +1544,12 @@ class Pool extends Change {
   stop(reason: unknown = STOPPED): void {
     if (this.end) return;
     this.end = { reason };
-    if (this.#runners.size) killAll(`/${this.owner}.`);
+    if (this.#runners.size) killAll(`/${this.#owner}.`);
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
     for (const { outcome } of [...jobs, ...this.#queue]) outcome.reject(reason);
     this.#queue = [];
+    this.#watchdog?.close(); // which the system does if this process dies
     this.tell();
   }
 }
@@ -1637,31 +1636,44 @@ function killAll(mark: string): void {
 
 // ---------------------------------------------------------------------------- how the program ends
 
-/**
- * Hands on results; whatever becomes of this program, nothing that the pool has started outlives it: not its
- * end, for which `stop` is called, nor its death, for which another process waits.
- */
-async function* guard<R>(
-  results: AsyncGenerator<R, void, void>,
-  pool: Pool,
-  stop: () => void,
-  signal?: AbortSignal,
-): AsyncGenerator<R, void, void> {
-  // Deno kills its children if this program ends with an error, but not theirs
-  const wait = `cat > /dev/null; ${KILL}`;
-  const script = deno ? `exec 3<&0; { exec <&3; ${wait}; } &` : wait;
-  const watchdog = spawnGroup(["sh", "-c", script, `/${pool.owner}.`], { hasInput: true });
-  for (const output of [watchdog.stdout, watchdog.stderr]) output.cancel().catch(nothing);
+/** What a run and a `map` have in common: what a pool does, and what is handed on. */
+interface Work<R> {
+  pool: Pool;
+  /** What is to be handed on, in this order. */
+  ready: (R | Promise<R>)[];
+  /** Waits for a change; false if there will be none. */
+  more(): Promise<boolean>;
+  /** Ends all, before the program ends. */
+  stop?: () => void;
+  signal?: AbortSignal | undefined;
+}
+
+/** Hands on results; whatever becomes of this program, nothing that the pool has started outlives it. */
+async function* handOn<R>(work: Work<R>): AsyncGenerator<R, void, void> {
+  const { pool, ready, stop = () => pool.stop(), signal } = work;
   const ending = beforeEnd(stop, signal);
   if (signal?.aborted) stop();
   try {
-    yield* results;
+    while (true) {
+      if (ready.length) yield await ready.shift()!;
+      else if (pool.end) throw pool.end.reason;
+      else if (!await work.more()) return;
+    }
   } finally {
     pool.stop();
     if (ending.isSure) await new Promise(nothing); // nothing after the loop is to run
     ending.release();
-    watchdog.close(); // which the system does if this process dies
   }
+}
+
+/** Starts what waits for the death of this program, and then kills what it has started, by its mark. */
+function startWatchdog(mark: string): Child {
+  // Deno kills its children if this program ends with an error, but not theirs
+  const wait = `cat > /dev/null; ${KILL}`;
+  const script = deno ? `exec 3<&0; { exec <&3; ${wait}; } &` : wait;
+  const watchdog = spawnGroup(["sh", "-c", script, mark], { hasInput: true });
+  for (const output of [watchdog.stdout, watchdog.stderr]) output.cancel().catch(nothing);
+  return watchdog;
 }
 
 const NUMBERS: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };

@@ -59,7 +59,7 @@ async function runList(input: Input): Promise<number> {
       ...runOptions(input),
       signal: stop.signal,
       mayStart: clock.seconds < Infinity ? () => clock.mayStart() : undefined,
-      onOutput: (text, stream, id) => screen.output(text, isJson ? "stderr" : stream, id),
+      onOutput: (text, stream) => screen.output(text, isJson ? "stderr" : stream),
     });
     for await (const task of running) {
       clock.saw(task.runtime);
@@ -109,7 +109,6 @@ function runOptions(input: Input): RunOptions {
 /** Says what became of a task. */
 function tell(task: Task, directory: string, screen: Screen, input: Input): void {
   const path = `${directory}/${task.state}/${task.id}.json`;
-  screen.flush(task.id);
   if (input.is("json")) write("stdout", `${JSON.stringify(outcomeAt(path, task))}\n`);
   else if (!input.is("quiet")) screen.print(`${lineOf(path)}\n`, "stdout");
   if (input.is("print-errors") && task.state === "fail") {

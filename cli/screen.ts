@@ -5,7 +5,7 @@
  */
 
 import process from "node:process";
-import { Lines, locate, type State, type Stream, type TaskList } from "../mod.ts";
+import { locate, type State, type Stream, type TaskList } from "../mod.ts";
 import { columns, cut, duration, paint, printable, widthOf } from "./terminal.ts";
 import { isTerminal, write } from "./terminal.ts";
 
@@ -14,7 +14,6 @@ export class Screen {
   /** Whether there is a live line. */
   readonly isLive: boolean;
   #line = "";
-  #lines = new Lines();
 
   constructor(isWanted: boolean) {
     this.isLive = isWanted && isTerminal("stderr") && process.env.TERM !== "dumb";
@@ -43,20 +42,13 @@ export class Screen {
     if (line) this.show(line);
   }
 
-  /** Writes what a task has printed, in whole lines, so that those of several tasks do not mix. */
-  output(text: string, stream: Stream, id: string): void {
-    const lines = this.#lines.add(text, stream, id);
-    if (lines) this.print(this.isLive ? lines.replace(/\n?$/, "\n") : lines, stream);
-  }
-
-  /** Ends the lines that a task has begun; those of all tasks, without an id. */
-  flush(id?: string): void {
-    for (const { text, stream } of this.#lines.take(id)) this.print(`${text}\n`, stream);
+  /** Writes what a task has printed. */
+  output(text: string, stream: Stream): void {
+    this.print(this.isLive ? text.replace(/\n?$/, "\n") : text, stream);
   }
 
   /** Removes the live line. */
   end(): void {
-    this.flush();
     write("stderr", this.#erasure());
   }
 }

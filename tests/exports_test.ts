@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import process from "node:process";
-import { decode, defer, encode, Lines, listen, locate, states, TaskList } from "../mod.ts";
+import { decode, defer, encode, listen, locate, states, TaskList } from "../mod.ts";
 import { temporary, test } from "./cli_helpers.ts";
 
 const asItIs = { existOk: true, preClean: false };
@@ -37,18 +37,6 @@ test("`encode` and `decode` write a value as a task file holds it, and read it b
     name: "TypeError",
     message: /^`settings\.a\[0\]` is a function and cannot be stored/,
   });
-});
-
-test("`Lines` keeps the lines of several tasks apart, and gives the begun ones when they are asked for", () => {
-  const lines = new Lines();
-  assert.equal(lines.add("1\n2", "stdout", "a,b"), "1\n");
-  assert.equal(lines.add("x", "stderr", "c"), "");
-  assert.equal(lines.add("3\n", "stdout", "a,b"), "23\n");
-  assert.equal(lines.add("4", "stdout", "a,b"), "");
-  assert.deepEqual(lines.take("b"), [{ id: "a,b", stream: "stdout", text: "4" }]);
-  assert.deepEqual(lines.take(), [{ id: "c", stream: "stderr", text: "x" }]);
-  assert.deepEqual(lines.take(), []);
-  assert.equal(lines.add("y".repeat(1_000_001), "stdout", "c").length, 1_000_001);
 });
 
 test("`listen` calls back for each signal, until what it gives is called", async () => {

@@ -78,6 +78,8 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
     assertLegal(directory, "after a crash", context);
   }
   const again = await runList(directory);
+  // what else was to be written, such as an order, has no promise: a runner that cannot be told ends
+  if (fault.startsWith("error") && !isOnList) return false;
   stage.verify(directory, [...seen, ...again], context);
   fs.rmSync(directory, { recursive: true });
   return injected.length > 0 || fs.readFileSync(trace, "utf8").includes("killed by SIGKILL");
