@@ -362,12 +362,21 @@ export class TaskList<T = unknown> {
     const { logFile } = this.#options;
     const list = { directory: this.directory, logFile, pending: this.#pending };
     const run = new ListRun(list, withDefaults(options));
-    const tasks = run.tasks() as Tasks<T>;
+    const earlier = options.collect ? this.count() : { done: 0, fail: 0 };
+    const unused = () => print(UNUSED, "stderr");
+    nodeProcess().on("exit", unused);
+    const tasks = this.#run(run, options, unused);
     const then: Run<T>["then"] = (...handlers) => Array.fromAsync(tasks).then(...handlers);
     return Object.defineProperties(tasks, {
-      total: { get: () => run.total },
+      total: { get: () => earlier.done + earlier.fail + run.total },
       then: { value: then },
     }) as Run<T>;
+  }
+
+  async *#run(run: ListRun, { collect }: RunOptions, unused: () => void): Tasks<T> {
+    nodeProcess().off("exit", unused);
+    if (collect) { for (const state of ["done", "fail"] as const) yield* this.#tasks(state); }
+    yield* run.tasks() as Tasks<T>;
   }
 
   async *#tasks(state: State): Tasks<T> {
@@ -462,6 +471,8 @@ export class TaskList<T = unknown> {
     this[Symbol.dispose]();
   }
 }
+
+const UNUSED = "forrest: a `run()` was neither looped over nor awaited: it has done nothing\n";
 
 /** Reads the task file at `path`; if that cannot be read, the error of the task says so. */
 export function readTask<T = unknown>(path: string): Task<T> {
@@ -651,13 +662,12 @@ const DEFAULTS = {
   maxCrashes: 3,
   permissions: ["--allow-all"],
 };
-/** The least that numbers may be, if that is not 0. */
-const LEAST = {
+/** The least that numbers may be: those that may be fractions, and others, if that is not 0. */
+const FRACTIONS: Record<string, number> = { autokill: 0.001, retryDelay: 0, perSecond: 0.001 };
+const COUNTS: Record<string, number> = {
   processes: 1,
-  autokill: 0.001,
   tasksPerProcess: 1,
   concurrency: 1,
-  perSecond: 0.001,
   maxCrashes: 1,
 };
 const OTHERS = "session ids onOutput signal mayStart retryIf collect".split(" ");
@@ -695,7 +705,7 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   };
   const { permissions, ids = [], signal, session } = checked;
   if (session) checked.session = fileUrl(`${session}`);
-  const least: Record<string, number> = { ...LEAST, processes: fewestProcesses };
+  const least: Record<string, number> = { ...FRACTIONS, ...COUNTS, processes: fewestProcesses };
   for (const [name, usual] of Object.entries(DEFAULTS)) {
     if (typeof usual === "number") checkNumber(name, checked[name as "retries"], least[name] ?? 0);
   }
@@ -708,8 +718,7 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
 
 /** Throws if an option is no number from `least` up. */
 function checkNumber(name: string, value: unknown, least: number): void {
-  const mayBeFraction = ["autokill", "retryDelay", "perSecond"].includes(name) ||
-    value === Infinity;
+  const mayBeFraction = name in FRACTIONS || value === Infinity;
   const isMet = typeof value === "number" && value >= least;
   const wanted = `a ${mayBeFraction ? "" : "whole "}number from ${least} up`;
   expect(isMet && (mayBeFraction || Number.isInteger(value)), name, wanted, value);
@@ -911,12 +920,10 @@ class ListRun {
   #isPaused = false; // as no more may be started within this time
   #isOver = false; // nothing more is to be started
   readonly #isWanted: (id: string) => boolean;
-  readonly #unused = () => print(UNUSED, "stderr");
 
   constructor(list: List, options: Options) {
     this.#list = list;
     this.#options = options;
-    nodeProcess().on("exit", this.#unused);
     const { directory, logFile } = list;
     const wanted = options.ids && new Set(options.ids);
     this.#isWanted = (id) => wanted?.has(id) ?? true;
@@ -930,27 +937,12 @@ class ListRun {
   /** How many tasks there are: those that have finished, and those to come. */
   get total(): number {
     const { directory, pending } = this.#list;
-    const { ids, collect } = this.#options;
-    const countOf = (state: State) => files.idsIn(directory, state).length;
-    const earlier = collect ? countOf("done") + countOf("fail") : 0;
-    return this.#total ??= earlier + (ids?.length ?? pending.size + countOf("todo"));
-  }
-
-  /** The tasks that had an outcome before. */
-  *#earlier(): Generator<Task> {
-    for (const state of ["done", "fail"] as const) {
-      for (const path of files.pathsIn(this.#list.directory, state)) {
-        if (!this.#isWanted(locate(path).id)) continue;
-        this.#yielded++;
-        yield readTask(path);
-      }
-    }
+    const { ids } = this.#options;
+    return this.#total ??= ids?.length ?? pending.size + files.idsIn(directory, "todo").length;
   }
 
   async *tasks(): Tasks<unknown> {
-    nodeProcess().off("exit", this.#unused);
     await this.#arrivals();
-    if (this.#options.collect) yield* this.#earlier();
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
     const [more, stop] = [() => this.#more(), () => this.#stop()];
     const work = { pool: this.#pool, ready: this.#ready, more, stop, signal: this.#options.signal };
@@ -979,20 +971,10 @@ class ListRun {
   async #more(): Promise<boolean> {
     this.#fill();
     if (this.#pool.isBusy || this.#claims.size) await this.#pool.next();
-    else if (this.#isOver) return this.#surrender();
+    else if (this.#isOver) return surrender(this.#list.directory, this.#failures, this.#options);
     else if (this.#timers.size) await this.#pool.next();
     else return await this.#look();
     return true;
-  }
-
-  /** Throws if more tasks have failed than may. */
-  #surrender(): false {
-    const { maxFailures } = this.#options;
-    if (this.#failures <= maxFailures) return false;
-    const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
-    const left = files.idsIn(this.#list.directory, "todo").length;
-    const rest = `${left} tasks are left in \`todo\``;
-    throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
   }
 
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
@@ -1139,6 +1121,14 @@ class ListRun {
   }
 }
 
+/** Throws if more tasks have failed than may. */
+function surrender(directory: string, failures: number, { maxFailures }: Options): false {
+  if (failures <= maxFailures) return false;
+  const count = `${failures} failure${failures === 1 ? "" : "s"}`;
+  const rest = `${files.idsIn(directory, "todo").length} tasks are left in \`todo\``;
+  throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
+}
+
 /** Where a list has its log, unless it is told another file. */
 const logOf = (directory: string): string => `${directory}/log.txt`;
 
@@ -1161,8 +1151,6 @@ function stackOf(error: unknown): string {
   const cause = error.cause === undefined ? "" : `\nCaused by: ${stackOf(error.cause)}`;
   return `${error.stack}${cause}`;
 }
-
-const UNUSED = "forrest: a `run()` was neither looped over nor awaited: it has done nothing\n";
 
 type Show = (text: string, stream: Stream, ids: string) => void;
 
@@ -1221,19 +1209,20 @@ class Runner {
   readonly child: Child;
   readonly marker: string; // what the environment of all its descendants contains
   readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
-  readonly unread = { stdout: "", stderr: "" }; // the beginnings of lines
   given = 0; // how many jobs it ever got
-  last: Job;
   printed = ""; // the end of it
   isEnding = false; // it gets nothing more
   isKilled = false;
   overdue: Job | undefined; // for which it was killed
   limit: Timer | undefined; // until it must have ended
   readonly #options: Options;
+  readonly #pool: Pool;
+  readonly #unread = { stdout: "", stderr: "" }; // the beginnings of lines
   #unsent = "";
+  #last: Job;
 
   /** Starts it for a job; one that gets no other has its order with its start, as that is faster. */
-  constructor(job: Job, marker: string, options: Options) {
+  constructor(job: Job, marker: string, options: Options, pool: Pool) {
     const { permissions } = options;
     const isShort = job.order.length < 33_000; // the system takes no more than 128 KiB, as bytes
     const isSingle = !job.isShared && isShort && isUnlimited(permissions);
@@ -1242,9 +1231,10 @@ class Runner {
     const command = runnerCommand(permissions, job.steps, !isSingle);
     this.child = spawnGroup(command, { env, hasInput: !isSingle });
     this.#options = options;
+    this.#pool = pool;
     this.marker = marker;
     this.isEnding = isSingle;
-    this.last = job;
+    this.#last = job;
   }
 
   /** The jobs that it is at; the others wait. */
@@ -1255,7 +1245,7 @@ class Runner {
   give(job: Job): void {
     const { tasksPerProcess } = this.#options;
     this.given++;
-    this.last = job;
+    this.#last = job;
     this.jobs.set(job.nonce, job);
     if (this.isEnding) return; // it has its order
     // at once to a runner that has nothing else to do, or else with others of this turn of the event loop
@@ -1286,6 +1276,61 @@ class Runner {
     this.isEnding = this.isKilled = true;
     killGroup(this.child.pid);
     this.child.kill(); // as it may not lead its group yet
+  }
+
+  /** Reads the lines that it prints: those of its tasks, and its answers. */
+  async read(stream: Stream): Promise<void> {
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    await collect(this.child[stream], this.child.ended, (chunk) => {
+      const text = decoder.decode(chunk, { stream: true });
+      const end = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
+      const lines = end && this.#unread[stream] + text.slice(0, end);
+      this.#unread[stream] = (end ? "" : this.#unread[stream]) + text.slice(end);
+      if (lines) this.#take(lines, stream);
+      if (this.#unread[stream].length > 1e6) this.flush(stream);
+    });
+    this.flush(stream);
+    if (!this.isKilled) this.#print(this.#unread[stream], stream);
+  }
+
+  /** Takes lines; what begins with 0x1E may be an answer. */
+  #take(lines: string, stream: Stream): void {
+    const [plain = "", ...marked] = lines.split("\x1e");
+    this.#print(plain, stream);
+    for (const part of marked) {
+      const end = part.indexOf("\n");
+      const isAnswer = end >= 0 && this.#answer(part.slice(0, end));
+      this.#print(isAnswer ? part.slice(end + 1) : `\x1e${part}`, stream);
+    }
+  }
+
+  /** Hands on what there is of a line, but for the beginning of an answer, whose lines are short. */
+  flush(stream: Stream): void {
+    const text = this.#unread[stream];
+    const mark = text.indexOf("\x1e", Math.max(0, text.length - 5000));
+    const end = mark < 0 ? text.length : mark;
+    this.#unread[stream] = text.slice(end);
+    this.#print(text.slice(0, end), stream);
+  }
+
+  #print(text: string, stream: Stream): void {
+    if (!text) return;
+    this.printed = (this.printed + text).slice(-2000);
+    const begun = this.begun.length ? this.begun : [this.#last];
+    this.#pool.printed(text, stream, begun.map(({ id }) => id).join(","));
+  }
+
+  /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
+  #answer(line: string): boolean {
+    const job = this.jobs.get(line.slice(0, NONCE));
+    if (!job || this.isKilled) return job !== undefined; // of one that was killed, they are for nobody
+    const [, size, end, part = ""] = /^ (\d+)([+.])(.*)$/s.exec(line.slice(NONCE)) ?? [];
+    job.answer += part;
+    if (end === "+" && part.length === Number(size)) return true;
+    const told = files.parseTask(job.answer) ?? {};
+    if (told["isOverdue"]) this.end(); // after the others, as that task is at work still
+    this.#pool.settle(this, job, told["isOverdue"] ? overdue(this.#options) : told);
+    return true;
   }
 }
 
@@ -1399,7 +1444,7 @@ class Pool {
   #start(job: Job): void {
     this.#try(() => { // as the system may start no more processes
       this.#watchdog ??= startWatchdog(`/${this.#owner}.`);
-      const runner = new Runner(job, `/${this.#owner}.${files.newId()}/`, this.#options);
+      const runner = new Runner(job, `/${this.#owner}.${files.newId()}/`, this.#options, this);
       this.#runners.add(runner);
       this.#watch(runner).catch((error) => this.stop(error));
       this.#begin(runner, job);
@@ -1435,8 +1480,8 @@ class Pool {
     const { pid, ended } = runner.child;
     const [death] = await Promise.all([
       ended.finally(() => killGroup(pid)), // what its tasks have left running
-      this.#read(runner, "stdout").finally(() => runner.end()), // it can answer no more
-      this.#read(runner, "stderr"),
+      runner.read("stdout").finally(() => runner.end()), // it can answer no more
+      runner.read("stderr"),
     ]);
     if (isEndOfJob(death) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.#runners.delete(runner);
@@ -1445,66 +1490,10 @@ class Pool {
     this.tell();
   }
 
-  /** Reads the lines that a runner prints: those of its tasks, and its answers. */
-  async #read(runner: Runner, stream: Stream): Promise<void> {
-    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    await collect(runner.child[stream], runner.child.ended, (chunk) => {
-      const text = decoder.decode(chunk, { stream: true });
-      const end = text.lastIndexOf("\n") + 1; // to search all of a long line again takes too long
-      const lines = end && runner.unread[stream] + text.slice(0, end);
-      runner.unread[stream] = (end ? "" : runner.unread[stream]) + text.slice(end);
-      if (lines) this.#take(runner, lines, stream);
-      if (runner.unread[stream].length > 1e6) this.#flush(runner, stream);
-    });
-    this.#flush(runner, stream);
-    if (!runner.isKilled) this.#print(runner, runner.unread[stream], stream);
-  }
-
-  /** Takes lines; what begins with 0x1E may be an answer. */
-  #take(runner: Runner, lines: string, stream: Stream): void {
-    const [plain = "", ...marked] = lines.split("\x1e");
-    this.#print(runner, plain, stream);
-    for (const part of marked) {
-      const end = part.indexOf("\n");
-      const isAnswer = end >= 0 && this.#answer(runner, part.slice(0, end));
-      this.#print(runner, isAnswer ? part.slice(end + 1) : `\x1e${part}`, stream);
-    }
-  }
-
-  /** Hands on what there is of a line, but for the beginning of an answer, whose lines are short. */
-  #flush(runner: Runner, stream: Stream): void {
-    const text = runner.unread[stream];
-    const mark = text.indexOf("\x1e", Math.max(0, text.length - 5000));
-    const end = mark < 0 ? text.length : mark;
-    runner.unread[stream] = text.slice(end);
-    this.#print(runner, text.slice(0, end), stream);
-  }
-
-  #print(runner: Runner, text: string, stream: Stream): void {
-    if (!text) return;
-    runner.printed = (runner.printed + text).slice(-2000);
-    const { begun, last } = runner;
-    const ids = (begun.length ? begun : [last]).map(({ id }) => id).join(",");
-    this.#try(() => this.#log.printed(text, stream, ids));
-  }
-
-  /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
-  #answer(runner: Runner, line: string): boolean {
-    const job = runner.jobs.get(line.slice(0, NONCE));
-    if (!job || runner.isKilled) return job !== undefined; // of one that was killed, they are for nobody
-    const [, size, end, part = ""] = /^ (\d+)([+.])(.*)$/s.exec(line.slice(NONCE)) ?? [];
-    job.answer += part;
-    if (end === "+" && part.length === Number(size)) return true;
-    const told = files.parseTask(job.answer) ?? {};
-    if (told["isOverdue"]) runner.end(); // after the others, as that task is at work still
-    this.#settle(runner, job, told["isOverdue"] ? overdue(this.#options) : told);
-    return true;
-  }
-
   /** Takes what came of a job; if a runner has told something else, its answer is torn. */
-  #settle(runner: Runner, job: Job, result: files.Stored): void {
+  settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
-    this.#flush(runner, "stderr");
+    runner.flush("stderr");
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
     const { returnValue, errorValue, runtime = Date.now() - job.begun } = result;
@@ -1517,13 +1506,17 @@ class Pool {
     this.#place();
   }
 
+  printed(text: string, stream: Stream, ids: string): void {
+    this.#try(() => this.#log.printed(text, stream, ids));
+  }
+
   /** Sees to what a dead runner has held. */
   #lose(runner: Runner, death: Error): void {
     const [first, ...others] = runner.begun;
     const isOverdue = first === runner.overdue;
     const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
     const result = isOverdue ? overdue(this.#options) : { errorValue: encodeThrown(death) };
-    if (first && !others.length && isToBlame) this.#settle(runner, first, result);
+    if (first && !others.length && isToBlame) this.settle(runner, first, result);
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
     // who dies in company runs again alone, who only waited, with others

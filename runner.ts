@@ -105,7 +105,7 @@ async function perform({ nonce, steps, session, timeout }: Order): Promise<void>
   const result = await (timeout === undefined ? told : within(timeout, told, { isOverdue: true }));
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
-    await answer(nonce, stringify(result));
+    answer(nonce, stringify(result));
   } catch (error) { // the task has closed the output, or has broken what its process needs
     print(`${(error as Error)?.stack ?? error}\n`, "stderr");
     nodeProcess().exit(70);
@@ -139,13 +139,13 @@ export async function tell(steps: () => Step[], session?: string): Promise<Told>
 }
 
 /** Answers in lines that a pipe takes whole (`PIPE_BUF`): so nothing else that is printed gets into one. */
-async function answer(nonce: string, text: string): Promise<void> {
+function answer(nonce: string, text: string): void {
   const most = Math.floor((4096 - nonce.length - 20) / 3); // as one may take three bytes
   for (let begin = 0, end; begin < text.length; begin = end) {
     end = begin + most;
     if (text.codePointAt(end - 1)! > 0xffff) end--; // not between the halves of a character
     const part = text.slice(begin, end);
-    await say(`\x1e${nonce} ${part.length}${end < text.length ? "+" : "."}${part}\n`);
+    print(`\x1e${nonce} ${part.length}${end < text.length ? "+" : "."}${part}\n`, "stdout");
   }
 }
 
@@ -878,20 +878,6 @@ function writeSome(bytes: Uint8Array, stream: Stream): number {
     bun.sleepSync(1);
     return 0;
   }
-}
-
-let writer: Runtime;
-let said: Promise<unknown> = Promise.resolve();
-
-/** Writes a line to the standard output, after the ones before, which somebody may read slowly. */
-async function say(line: string): Promise<void> {
-  if (deno) return print(line, "stdout");
-  said = said.then(() => {
-    writer ??= bun.stdout.writer();
-    writer.write(line);
-    return writer.flush();
-  });
-  await said;
 }
 
 /** The lines of the input. */
