@@ -204,7 +204,7 @@ export interface ListOptions {
    * @default {false}
    */
   retryFailed?: boolean;
-  /** A file for all output of tasks and a line for each event, in place of the terminal. */
+  /** A file for all output of tasks and a line for each event, in place of the terminal and of `log.txt` in the list. */
   logFile?: string | undefined;
 }
 
@@ -588,7 +588,8 @@ export interface RunOptions {
    */
   retries?: number | undefined;
   /**
-   * Seconds before the first retry of a task, a quarter more or less; twice as many before the next.
+   * Seconds before the first retry of a task, and by chance up to half as many more; twice that before the
+   * next.
    *
    * @default {0}
    */
@@ -929,7 +930,7 @@ class ListRun {
     this.#isWanted = (id) => wanted?.has(id) ?? true;
     this.#log = new Log(
       options.onOutput ?? (logFile ? nothing : print),
-      logFile ?? logOf(directory),
+      logFile ?? files.logOf(directory),
     );
     this.#pool = new Pool(options, 50, this.#log, () => this.#fill());
   }
@@ -1087,8 +1088,8 @@ class ListRun {
     const { id } = locate(claim);
     if (state === "todo") {
       this.#log.event(id, "has failed, and will be retried");
-      // not all at the same time
-      const delay = this.#options.retryDelay * 2 ** (retried - 1) * (0.75 + Math.random() / 2);
+      // some time more, so that those that failed together are not tried again together
+      const delay = this.#options.retryDelay * 2 ** (retried - 1) * (1 + Math.random() / 2);
       return this.#later(delay * 1000, () => this.#ids.push(id));
     }
     const path = `${this.#list.directory}/${state}/${id}.json`;
@@ -1128,9 +1129,6 @@ function surrender(directory: string, failures: number, { maxFailures }: Options
   const rest = `${files.idsIn(directory, "todo").length} tasks are left in \`todo\``;
   throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
 }
-
-/** Where a list has its log, unless it is told another file. */
-const logOf = (directory: string): string => `${directory}/log.txt`;
 
 /** Claims for `owner` what dead runs had in flight, and kills what they have left running. */
 function takeOver(directory: string, owner: string): files.Estate {

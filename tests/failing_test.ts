@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { outcomeOf, resultOf, temporary, test, until } from "./helpers.ts";
-import { defer, TaskList } from "./library.ts";
+import { defer, type Task, TaskList } from "./library.ts";
 
 test("a task that waits for its retry keeps its last error and its attempts", async () => {
   using folder = temporary();
@@ -30,6 +30,32 @@ test("the pause between attempts grows", async () => {
   const [first, second, third] = folder.lines("a").map(Number);
   assert.ok(second - first >= 190, `${second - first} ms`);
   assert.ok(third - second >= 390, `${third - second} ms`);
+});
+
+test("`retryIf` says whether an error is worth a retry", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(defer(fixture.failAtFirst, folder.file("a"), 2), { id: "a", metadata: "again" });
+  tasks.schedule(defer(fixture.failAtFirst, folder.file("b"), 2), { id: "b", metadata: "never" });
+  const asked: string[] = [];
+  const retryIf = (error: unknown, { id, metadata, attempts }: Task) => {
+    asked.push(`${id} ${attempts} ${(error as Error).message}`);
+    return metadata === "again";
+  };
+  const finished = await tasks.run({ retries: 5, retryIf, processes: 1 });
+  assert.deepEqual(finished.map(({ id, state }) => `${state}/${id}`).sort(), ["done/a", "fail/b"]);
+  assert.deepEqual(asked.sort(), ["a 1 attempt 1", "a 2 attempt 2", "b 1 attempt 1"]);
+});
+
+test("what `retryIf` throws ends the run, and the task goes back", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(defer(fixture.throwDetailed, "no"));
+  const retryIf = () => {
+    throw new RangeError("what is this?");
+  };
+  await assert.rejects(Array.fromAsync(tasks.run({ retries: 1, retryIf })), /what is this/);
+  assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
 });
 
 test("a run gives up after more than `maxFailures` failures", async () => {

@@ -60,6 +60,20 @@ async function standsStill(count: () => number): Promise<void> {
   });
 }
 
+test("map() waits for items that are promises", async () => {
+  const items = [
+    1,
+    Promise.resolve(2),
+    new Promise<number>((resolve) => setTimeout(resolve, 9, 3)),
+  ];
+  for (const processes of [0, 1]) {
+    const doubles = map((x: number) => x * 2, items, { processes });
+    assert.deepEqual(await Array.fromAsync(doubles), [2, 4, 6]);
+  }
+  const broken = map((x: number) => x, [1, Promise.reject(new RangeError("no item"))]);
+  await assert.rejects(Array.fromAsync(broken), /no item/);
+});
+
 test("map() zips several sources, up to the end of the shortest", async () => {
   const sums = map(add, [1, 2, 3], new Set([10, 20]));
   assert.deepEqual(await Array.fromAsync(sums), [11, 22]);

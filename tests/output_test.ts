@@ -1,7 +1,7 @@
 /** What tasks print: on the terminal, into the log, and beside their answers. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { fixtures, resultOf, runProgram, temporary, test, writeProgram } from "./helpers.ts";
 import { defer, TaskList } from "./library.ts";
@@ -33,6 +33,29 @@ test("without `printErrors` and `logFile`, only what tasks print is on the termi
   );
   assert.equal(stdout, "out\n");
   assert.equal(stderr, "err\n");
+});
+
+test("a run without `logFile` keeps a log in its list, beside what it prints", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const tasks = new TaskList("list");
+     tasks.schedule(defer(() => console.log("said")), { id: "a" });
+     await tasks.run();`,
+  );
+  assert.deepEqual([stdout, stderr], ["said\n", ""]);
+  const log = folder.lines("list/log.txt").map((line) => line.replace(/^\S+ /, ""));
+  assert.deepEqual(log, ["a is started", "a | said", "a is in `done`"]);
+});
+
+test("a list that is removed takes its log along", async () => {
+  using folder = temporary();
+  {
+    await using tasks = new TaskList(folder.file("list"), { postClean: true });
+    tasks.schedule(1);
+    await tasks.run();
+  }
+  assert.ok(!existsSync(folder.file("list")));
 });
 
 test("`onOutput` gets what tasks print, with the stream and the id", async () => {

@@ -4,7 +4,7 @@ import { mkdirSync, renameSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import * as fixture from "./fixtures/tasks.ts";
-import { outcomeOf, resultOf, temporary, test, until } from "./helpers.ts";
+import { outcomeOf, resultOf, runProgram, temporary, test, until } from "./helpers.ts";
 import { defer, module, type Task, TaskList } from "./library.ts";
 
 test("run() keeps its processes busy while its consumer is", async () => {
@@ -38,6 +38,65 @@ test("run() of an empty list ends at once", async () => {
   const run = new TaskList(folder.file("list")).run();
   assert.equal(run.total, 0);
   assert.deepEqual(await Array.fromAsync(run), []);
+});
+
+test("a run that is awaited gives all its tasks", async () => {
+  using folder = temporary();
+  const tasks = new TaskList<number>(folder.file("list"));
+  for (let i = 0; i < 3; i++) tasks.schedule(defer(Math.sqrt, i));
+  const finished = await tasks.run();
+  const values: (number | undefined)[] = finished.map(({ returnValue }) => returnValue);
+  assert.deepEqual(values.sort(), [0, 1, Math.sqrt(2)]);
+  assert.deepEqual(await tasks.run(), []);
+});
+
+test("a run that is awaited rejects as one that is looped over throws", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (let i = 0; i < 3; i++) tasks.schedule(defer(fixture.throwDetailed, "no"));
+  await assert.rejects(async () => await tasks.run({ maxFailures: 0 }), /Stopped after/);
+});
+
+test("a run that is neither looped over nor awaited is said at the end of the program", () => {
+  using folder = temporary();
+  const { stdout, stderr, code } = runProgram(
+    folder,
+    `const tasks = new TaskList("list");
+     await tasks.schedule(1);
+     tasks.run();
+     await tasks.run({ ids: [] });
+     console.log(tasks.count().todo);`,
+  );
+  assert.deepEqual([stdout, code], ["1\n", 0]);
+  assert.equal(
+    stderr,
+    "forrest: a `run()` was neither looped over nor awaited: it has done nothing\n",
+  );
+});
+
+test("`collect` gives what has an outcome already, and then what this run does", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  for (const id of ["b", "a"]) tasks.schedule(id, { id });
+  tasks.schedule(defer(fixture.throwDetailed, "no"), { id: "c" });
+  await tasks.run();
+  for (const id of ["0", "d"]) tasks.schedule(id, { id });
+  const run = tasks.run({ collect: true, processes: 1 });
+  assert.equal(run.total, 5);
+  const collected = await Array.fromAsync(run, ({ id, state }) => `${state}/${id}`);
+  assert.deepEqual(collected, ["done/a", "done/b", "fail/c", "done/0", "done/d"]);
+  assert.equal(run.total, 5);
+});
+
+test("no more tasks are started in a second than `perSecond` says", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const path = folder.file("times");
+  for (let i = 0; i < 4; i++) tasks.schedule(defer(fixture.trace, path, "started"));
+  const begin = performance.now();
+  await tasks.run({ processes: 4, perSecond: 4 });
+  assert.ok(performance.now() - begin >= 740); // three pauses
+  assert.equal(folder.lines("times").length, 4);
 });
 
 test("one process holds as many tasks at once as `concurrency` says", async () => {
