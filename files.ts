@@ -184,16 +184,14 @@ export function removeFolders(directory: string): void {
 
 // ------------------------------------------------------------------------------------- how it gets there
 
-/** A task that is to be added to a list. */
-export interface Addition {
+/** A task that is to be added to a list: as one that may have its id already, or replaces one that has failed. */
+export type Addition = {
   directory: string;
   id: string;
   text: string;
-  /** Whether no other one can have its id. */
   isNew: boolean;
-  /** Whether it replaces one that has failed. */
   mayReplace?: boolean | undefined;
-}
+};
 
 /** Writes a task into `todo`, where it is on disk when this resolves; false if the list has its id. */
 export const add = inBatches(async (additions: Addition[]) => {
@@ -513,13 +511,6 @@ export function readable(path: string): string {
 /** Writes a file, which is not brought to disk. */
 export const writeText = (path: string, text: string): void => fs().writeFileSync(path, text);
 
-/** The lines of a log for what has happened to a task, or what it has printed. */
-export function logLines(id: string, text: string, mark = ""): string {
-  const time = new Date().toISOString();
-  const lines = text.replace(/\n$/, "").split("\n");
-  return lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
-}
-
 /** Adds text to a file; Deno's `appendFileSync` has no regard for the umask. */
 export const append = (path: string, text: string): void =>
   fs().writeFileSync(path, text, { flag: "a" });
@@ -541,23 +532,21 @@ function succeeds(action: () => void, failure = "ENOENT"): boolean {
 
 /** Has things done in batches, at most 64 at once: what comes while one is under way is in the next. */
 function inBatches<T, R>(act: (items: T[]) => Promise<Promise<R>[]>): (item: T) => Promise<R> {
-  const queue: { item: T; done: (result: Promise<R>) => void }[] = [];
-  let isAtWork = false;
-  const work = async () => {
-    if (isAtWork) return;
-    isAtWork = true;
-    for (let batch; (batch = queue.splice(0, 64)).length;) {
-      const results = act(batch.map(({ item }) => item));
-      batch.forEach(({ done }, index) => done(results.then((results) => results[index]!)));
-      await Promise.allSettled([results]);
-    }
-    isAtWork = false;
-  };
-  return (item) =>
-    new Promise((done) => {
-      queue.push({ item, done });
-      work();
+  const full = new Array<T>(64);
+  let items = full; // of the last batch
+  let batch: Promise<Promise<R>[]> = Promise.resolve([]);
+  const begin = (next: T[]) => {
+    items = next;
+    batch = Promise.allSettled([batch]).then(() => {
+      if (items === next) items = full; // it takes no more
+      return act(next);
     });
+  };
+  return async (item) => {
+    if (items.length === full.length) begin([]);
+    const index = items.push(item) - 1;
+    return await (await batch)[index]!;
+  };
 }
 
 /** Writes a file and brings it to disk. */

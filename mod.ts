@@ -342,7 +342,7 @@ export class TaskList<T = unknown> {
     const addition = { directory, id, text, isNew: options.id === undefined, mayReplace };
     const scheduled = await files.add(addition);
     const { logFile } = this.#options;
-    const line = files.logLines(id, "is scheduled");
+    const line = logLines(id, "is scheduled");
     // if that cannot be written, a run will say so: the task is there
     if (scheduled && logFile) attempt(() => files.append(logFile, line));
     return { id, scheduled };
@@ -1150,6 +1150,13 @@ function stackOf(error: unknown): string {
   return `${error.stack}${cause}`;
 }
 
+/** The lines of a log for what has happened to a task, or what it has printed. */
+function logLines(id: string, text: string, mark = ""): string {
+  const time = new Date().toISOString();
+  const lines = text.replace(/\n$/, "").split("\n");
+  return lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
+}
+
 type Show = (text: string, stream: Stream, ids: string) => void;
 
 /** Where a run tells what happens, and what its tasks print: in a log, and on the terminal. */
@@ -1172,7 +1179,7 @@ class Log {
 
   /** Takes what has happened to a task; `mark` says that this is something else. */
   event(id: string, text: string, mark = ""): void {
-    if (this.#path !== undefined) this.#text += files.logLines(id, text, mark);
+    if (this.#path !== undefined) this.#text += logLines(id, text, mark);
   }
 
   /** Writes what it has been given. */

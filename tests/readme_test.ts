@@ -161,10 +161,15 @@ function runLoop(folder: string, specifier: string): string[] {
 
 test("the README's loop, started again, does what is left", () => {
   const folder = newFolder();
-  assert.equal(runLoop(folder, "jsr:@x/forrest").length, 20);
-  assert.deepEqual(runLoop(folder, "jsr:@x/forrest"), [""]);
+  const lines = runLoop(folder, "jsr:@x/forrest");
+  assert.equal(lines.length, 20);
+  rmSync(join(folder, "tasklist/log.txt"));
+  assert.deepEqual(runLoop(folder, "jsr:@x/forrest"), lines);
+  assert.ok(!existsSync(join(folder, "tasklist/log.txt"))); // nothing was started
   rmSync(join(folder, "tasklist/done/item-7.json"));
-  assert.deepEqual(runLoop(folder, "jsr:@x/forrest"), ["item-7 =======> 7"]);
+  assert.deepEqual(runLoop(folder, "jsr:@x/forrest"), lines);
+  const log = readFileSync(join(folder, "tasklist/log.txt"), "utf8");
+  assert.deepEqual(log.match(/\S+ is started/g), ["item-7 is started"]);
 });
 
 test("the files that the README says to copy are all that a program needs", () => {
