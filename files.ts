@@ -121,9 +121,9 @@ export function makeFolders(directory: string): void {
 
 /**
  * The ids of the tasks in a folder, in order; in `running`, the names of the claims, and of the seals
- * whose outcome is not in its place yet.
+ * whose outcome is not in its place yet, of those names that begin so.
  */
-export function idsIn(directory: string, state: State): string[] {
+export function idsIn(directory: string, state: State, begin = ""): string[] {
   const folder = `${directory}/${state}`;
   const isLarge = "Deno" in globalThis && fs().lstatSync(folder).size > 4e6;
   if (isLarge && state !== "running") return idsInLarge(folder);
@@ -132,7 +132,8 @@ export function idsIn(directory: string, state: State): string[] {
     const [, claim, seal] = /^([^.].*\.json@[^@+~]*)(~\w+)?$/s.exec(name) ?? [];
     return claim && (!seal || names.includes(`${claim}+`));
   };
-  if (state === "running") return names.filter(isClaim).sort();
+  const isMeant = (name: string) => name.startsWith(begin) && isClaim(name);
+  if (state === "running") return names.filter(isMeant).sort();
   const tasks = names.filter((name) => /^[^.].*\.json$/s.test(name));
   return tasks.map((name) => name.slice(0, -".json".length)).sort();
 }
@@ -146,9 +147,15 @@ function idsInLarge(folder: string): string[] {
 }
 
 /** The paths of the tasks in a folder, in the order of their ids. */
-export function* pathsIn(directory: string, state: State): Generator<string, void, void> {
+export function* pathsIn(
+  directory: string,
+  state: State,
+  begin?: string,
+): Generator<string, void, void> {
   const extension = state === "running" ? "" : ".json";
-  for (const name of idsIn(directory, state)) yield `${directory}/${state}/${name}${extension}`;
+  for (const name of idsIn(directory, state, begin)) {
+    yield `${directory}/${state}/${name}${extension}`;
+  }
 }
 
 /**
@@ -158,7 +165,7 @@ export function* pathsIn(directory: string, state: State): Generator<string, voi
 export function find(directory: string, id: string): string[] {
   return states.flatMap((state) =>
     state === "running"
-      ? [...pathsIn(directory, state)].filter((path) => locate(path).id === id)
+      ? [...pathsIn(directory, state, `${id}.json@`)].filter((path) => locate(path).id === id)
       : [`${directory}/${state}/${id}.json`].filter(exists)
   );
 }

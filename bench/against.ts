@@ -5,17 +5,12 @@
  * @module
  */
 
-import { execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
+import { execFileSync } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
-import path from "node:path";
 import process from "node:process";
-import { setTimeout as sleep } from "node:timers/promises";
 import { median, printTable, quiet, start, workingTree } from "./instruments.ts";
 import { type Row, rows } from "./measure.ts";
-
-const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+import { inScratch, printedNumber } from "./processes.ts";
 
 /** Prints a table of the rows whose names contain one of the `parts`, or of all. */
 export async function compareWith(
@@ -28,27 +23,15 @@ export async function compareWith(
   }
   const names = chosenRows(parts);
   const commit = commitOf(revision);
-  const stop = new AbortController();
-  const listeners = SIGNALS.map((name) => [name, () => stop.abort(name)] as const);
-  for (const [name, listener] of listeners) process.on(name, listener);
-  const folder = fs.mkdtempSync(`${workingTree}-against-`);
-  const table: string[][] = [];
-  try {
+  await inScratch(`${workingTree}-against-`, async (folder, signal) => {
     checkOut(commit, `${folder}/tree`);
     // away from both trees, so that neither configures what is a task of both
     fs.cpSync(import.meta.dirname!, `${folder}/bench`, { recursive: true });
-    const comparison = new Comparison(folder, stop.signal);
+    const comparison = new Comparison(folder, signal);
+    const table: string[][] = [];
     for (const name of names) table.push(await comparison.row(name, rows[name], pairs));
-  } catch (error) {
-    if (!stop.signal.aborted) throw error;
-    process.exitCode = 128 + os.constants.signals[stop.signal.reason as typeof SIGNALS[number]];
-    return;
-  } finally {
-    fs.rmSync(folder, { recursive: true });
-    for (const [name, listener] of listeners) process.off(name, listener);
-  }
-  const head = ["what", "working tree", revision, "working tree / it", "from - to"];
-  printTable(head, table);
+    printTable(["what", "working tree", revision, "working tree / it", "from - to"], table);
+  });
 }
 
 function chosenRows(parts: string[]): string[] {
@@ -94,7 +77,8 @@ class Comparison {
     try {
       while (ratios.length < pairs) {
         for (const [index, tree] of this.#trees.entries()) {
-          found[index].push(await this.#once(name, `${tree}/mod.ts`));
+          const command = [...start, this.#measure, name, `${tree}/mod.ts`];
+          found[index].push(await printedNumber(command, this.#signal));
           if (isManyFiles) await quiet(this.#signal);
         }
         const [ours, theirs] = found.map((numbers) => numbers.at(-1)!);
@@ -113,47 +97,6 @@ class Comparison {
     const what = cost ? `${name}: ${cost}, less is better` : name;
     return [what, ours, theirs, text(median(ratios)), range];
   }
-
-  /** One measurement, in a process group of its own with a scratch folder of its own. */
-  async #once(name: string, module: string): Promise<number> {
-    this.#signal.throwIfAborted();
-    const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "forrest-bench-"));
-    const [program, ...words] = [...start, this.#measure, name, module];
-    const child = spawn(program, words, {
-      detached: true,
-      env: { ...process.env, TMPDIR: scratch },
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    const end = () => void kill(child.pid!, "SIGTERM");
-    this.#signal.addEventListener("abort", end);
-    try {
-      let output = "";
-      child.stdout.on("data", (chunk) => output += chunk);
-      const [code] = await once(child, "close");
-      this.#signal.throwIfAborted();
-      if (code === 0 && Number(output)) return Number(output);
-      throw new Error(`Cannot measure \`${module}\`: the process ended with \`${code}\``);
-    } finally {
-      this.#signal.removeEventListener("abort", end);
-      await endOf(child.pid!);
-      fs.rmSync(scratch, { recursive: true });
-    }
-  }
-}
-
-/** Sends a signal to a process group; false if none of it is left. */
-function kill(group: number, signal: NodeJS.Signals | 0): boolean {
-  try {
-    return process.kill(-group, signal);
-  } catch {
-    return false;
-  }
-}
-
-/** Waits until nothing of a process group is left, which is killed if that takes long. */
-async function endOf(group: number): Promise<void> {
-  for (let wait = 0; wait < 100 && kill(group, 0); wait++) await sleep(50);
-  kill(group, "SIGKILL");
 }
 
 /** A number with four digits that count. */

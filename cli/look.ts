@@ -15,7 +15,7 @@ import { noTask, noteOnDead, openList } from "./list.ts";
 import { Progress, Screen } from "./screen.ts";
 import { lineOf, stateAt, type Stored, storedAt } from "./task.ts";
 import { count, cut, duration, paint, printable } from "./terminal.ts";
-import { columns, widthOfOutput, write } from "./terminal.ts";
+import { columns, widthOfOutput, write, writeAll } from "./terminal.ts";
 
 const FULL: Row = ["--full", "show all of long values [default: cut]"];
 
@@ -117,22 +117,26 @@ async function watch(tasks: TaskList, directory: string): Promise<number> {
 const isTaskFile = (path: string): boolean =>
   /\.json(@[^/]*)?$/.test(path) && infoOf(path)?.isDirectory() === false;
 
-function listTasks(input: Input): number {
+async function listTasks(input: Input): Promise<number> {
+  await writeAll(linesOfTasks(input));
+  return 0;
+}
+
+function* linesOfTasks(input: Input): Generator<string, void, void> {
   const directory = directoryOf(input);
   const width = input.is("full") ? Infinity : widthOfOutput();
-  const say = (path: string) => write("stdout", `${lineOf(path, width)}\n`);
-  if (isTaskFile(directory)) {
-    for (const path of input.words) say(path);
-    return 0;
-  }
+  if (isTaskFile(directory)) return yield* input.words.map((path) => lineOf(path, width));
   const tasks = openList(directory);
   const [, ...words] = input.words;
   for (const word of words.length ? words : states) {
-    if (states.includes(word as State)) {
-      for (const path of tasks.paths(word as State)) if (exists(path)) say(path);
-    } else say(findTask(directory, tasks, word, ...states));
+    if (!states.includes(word as State)) {
+      yield lineOf(findTask(directory, tasks, word, ...states), width);
+    } else {for (const path of tasks.paths(word as State)) {
+        const stored = storedAt(path);
+        // what cannot be read may have moved on
+        if (!("errorValue" in stored) || exists(path)) yield lineOf(path, width, stored);
+      }}
   }
-  return 0;
 }
 
 // --------------------------------------------------------------------------------------- show
@@ -242,13 +246,13 @@ async function printLog(input: Input): Promise<number> {
   const log = input.text("log") ?? `${directory}/log.txt`;
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
   if (id !== undefined) findTask(directory, tasks, id);
-  let text = "";
-  for await (const line of linesOf(log, false)) {
-    if (id === undefined || saidOf(line, id)) text += `${line}\n`;
-    if (text.length < 65_536) continue;
-    write("stdout", text);
-    text = "";
-  }
-  write("stdout", text);
+  await writeAll(linesAbout(log, id));
   return 0;
+}
+
+/** The lines of a log, or those that say something of a task. */
+async function* linesAbout(log: string, id?: string): AsyncGenerator<string, void, void> {
+  for await (const line of linesOf(log, false)) {
+    if (id === undefined || saidOf(line, id)) yield line;
+  }
 }

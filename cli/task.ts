@@ -35,18 +35,18 @@ export function outcomeAt(path: string, { id, state }: Task): Stored {
 }
 
 /** The state of a task by the folder that it lies in, if that is one of a list. */
-export function stateAt(path: string): State | "" {
-  const { state } = locate(resolve(path));
-  return states.includes(state) ? state : "";
+export const stateAt = (path: string): State | "" => placeOf(path).state;
+
+function placeOf(path: string): { id: string; state: State | "" } {
+  const { id, state } = locate(path.startsWith("/") ? path : resolve(path));
+  return { id, state: states.includes(state) ? state : "" };
 }
 
 /** One line that says what became of a task. */
-export function lineOf(path: string, width = widthOfOutput()): string {
-  const state = stateAt(path);
-  const stored = storedAt(path);
-  const id = printable(locate(path).id);
+export function lineOf(path: string, width = widthOfOutput(), stored = storedAt(path)): string {
+  const { id, state } = placeOf(path);
   const seconds = typeof stored.runtime === "number" ? duration(stored.runtime) : "";
-  const text = [state.padEnd(7), id, seconds.padStart(7), printable(briefOf(stored))];
+  const text = [state.padEnd(7), printable(id), seconds.padStart(7), printable(briefOf(stored))];
   const color = state === "done" ? "green" : state === "fail" ? "red" : "dim";
   return cut(text.join("  "), width).replace(/^\w+/, (word) => paint(color, word));
 }

@@ -10,10 +10,12 @@ import type { Stream } from "../mod.ts";
 
 const descriptors = { stdin: 0, stdout: 1, stderr: 2 };
 
+const terminals: { [S in "stdin" | Stream]?: boolean } = {};
+
 /** Whether a person is at the other end. */
 export function isTerminal(stream: "stdin" | Stream): boolean {
-  const isDevice = fstatSync(descriptors[stream]).isCharacterDevice();
-  return isDevice && process.getBuiltinModule("node:tty").isatty(descriptors[stream]); // which Bun takes 10 ms to load
+  return terminals[stream] ??= fstatSync(descriptors[stream]).isCharacterDevice() &&
+    process.getBuiltinModule("node:tty").isatty(descriptors[stream]); // which Bun takes 10 ms to load
 }
 
 /** How wide the terminal is now. */
@@ -41,6 +43,21 @@ export function write(stream: Stream, text: string): void {
       if (code !== "EAGAIN") throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1); // for the reader of a full pipe
     }
+  }
+}
+
+/** Writes lines to the standard output, many at once. */
+export async function writeAll(lines: Iterable<string> | AsyncIterable<string>): Promise<void> {
+  let text = "";
+  try {
+    for await (const line of lines) {
+      text += `${line}\n`;
+      if (text.length < 65_536) continue;
+      write("stdout", text);
+      text = "";
+    }
+  } finally {
+    write("stdout", text);
   }
 }
 
