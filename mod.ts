@@ -1052,12 +1052,18 @@ class ListRun {
 
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
   #bury(claim: string): void {
-    const text = files.readable(claim);
+    let text = "";
+    let cause: unknown;
+    try {
+      text = files.readText(claim);
+    } catch (error) { // then it is kept as it was
+      cause = error;
+    }
     this.#claims.set(claim, text);
     const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
     const message =
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
-    const result = { crashes, errorValue: encodeThrown(errorOf(message)) };
+    const result = { crashes, errorValue: encodeThrown(errorOf(message, cause ? { cause } : {})) };
     this.#conclude(claim, result, crashes < this.#options.maxCrashes ? Infinity : 0);
   }
 
