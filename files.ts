@@ -283,10 +283,11 @@ export interface Outcome {
   retried: number;
 }
 
-/** The outcome of a claimed task; one that has failed goes to `todo` as long as it may be retried. */
+/** The outcome of a claim; a task that has failed goes to `todo` as long as it may be retried. */
 export function outcomeOf(claim: string, task: string, result: Result, retries: number): Outcome {
   const retried = (Number(parseTask(task)?.["retried"]) || 0) + 1;
-  const isAgain = "errorValue" in result && retried <= retries;
+  const isTask = rewritten(task, (task) => task) !== undefined; // what is none stays as it was
+  const isAgain = isTask && "errorValue" in result && retried <= retries;
   const state = isAgain ? "todo" : "errorValue" in result ? "fail" : "done";
   const added = isAgain && !("crashes" in result) ? { retried, ...result } : result; // a crash is no retry
   return { claim, task, state, text: withResult(task, added, !isAgain), retried };

@@ -25,7 +25,7 @@
 import * as files from "./files.ts";
 import { isAlive, locate, newOwner, type Outcome, type Result, states } from "./files.ts";
 import type { State } from "./files.ts";
-import { cwd, decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
+import { decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
 import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
@@ -1059,12 +1059,18 @@ class ListRun {
 
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
   async #bury(claim: string): Promise<void> {
-    const text = files.readable(claim);
+    let text = "";
+    let cause = {};
+    try {
+      text = files.readText(claim);
+    } catch (error) { // then it is kept as it was
+      cause = { cause: error };
+    }
     this.#claims.add(claim);
     const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
     const message =
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
-    const result = { crashes, errorValue: encodeThrown(errorOf(message)) };
+    const result = { crashes, errorValue: encodeThrown(errorOf(message, cause)) };
     const retries = crashes < this.#options.maxCrashes ? Infinity : 0;
     await this.#conclude(claim, text, result, retries);
   }
@@ -1588,16 +1594,18 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
  * for the runner, and is no module of ours, as task modules import them.
  */
 function denoArgs(permissions: string[], steps: Step[]): string[] {
-  const called = steps.map(({ call }) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
-  const modules = called.filter((module) => module !== undefined);
+  const calls = steps.map(({ call, value }) => `${call ?? Object(value).$function}`);
+  const called = calls.filter((call) => call.includes("#") && call !== COMMAND);
+  const modules = called.map((call) => fileUrl(call.slice(0, call.lastIndexOf("#"))));
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
   const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
-  const own = modules.find((url) => url.startsWith("file:")) ?? deno!.mainModule;
-  const project = own.startsWith("file:") ? own.slice(0, own.lastIndexOf("/")) : fileUrl(cwd());
-  const main = `${project}/forrest-runner.js`;
+  const isCommand = deno!.mainModule === import.meta.resolve("./cli.ts"); // which has no task of its own
+  const places = [...modules, isCommand ? "" : deno!.mainModule, fileUrl("forrest.js")];
+  const project = places.find((url) => url.startsWith("file:"));
+  const main = new URL("forrest-runner.js", project).href;
   return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
 }
 

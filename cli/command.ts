@@ -93,7 +93,7 @@ export function sessionOf(input: Input): string | undefined {
 // ------------------------------------------------------------------------------- this program
 
 /** Where the source of this program is. */
-export const SOURCE = new URL("../cli.ts", import.meta.url).href;
+const SOURCE = new URL("../cli.ts", import.meta.url).href;
 
 /** Whether this program is one executable, and has no source. */
 export const isExecutable = !/\/cli\/command\.[jt]s$/.test(import.meta.url) ||
@@ -105,17 +105,25 @@ export function program(...words: string[]): string {
 }
 
 function start(): string[] {
-  if (isExecutable) return [wordFor("forrest")];
+  const folder = folderOf("forrest");
+  const isOfPackage = !isExecutable && folder?.endsWith("/node_modules/.bin"); // where no shell looks
+  if (isOfPackage) return ["bunx", "forrest"];
+  if (isExecutable || folder) return [wordFor("forrest")];
   const script = quote(SOURCE.startsWith("file:") ? nearby(fromFileUrl(SOURCE)) : SOURCE);
   return globalThis.Deno ? [wordFor("deno"), "run", "-A", script] : [wordFor("bun"), script];
 }
 
 /** The name of the program that runs, if a shell finds one of that name, or else its path. */
 function wordFor(name: string): string {
-  const folders = (process.env.PATH ?? "").split(":");
-  if (folders.some((folder) => existsSync(`${folder}/${name}`))) return name;
+  if (folderOf(name)) return name;
   const path = nearby(process.execPath);
   return quote(path.includes("/") ? path : `./${path}`);
+}
+
+/** Where a shell finds a program. */
+function folderOf(program: string): string | undefined {
+  const folders = (process.env.PATH ?? "").split(":");
+  return folders.find((folder) => existsSync(`${folder}/${program}`));
 }
 
 /** A path as short as it can be from here. */

@@ -4,18 +4,23 @@
  * @module
  */
 
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import process from "node:process";
 import { fromFileUrl } from "@std/path/from-file-url";
+import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
-import { encode, exec as runFile, locate, type Stream } from "../mod.ts";
+import { encode, exec as runFile, type ExecOptions, locate, readTask } from "../mod.ts";
+import type { Stream, Task } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
 import type { Command, Input } from "./command.ts";
-import { AGAIN, isExecutable, nearby, program, SOURCE } from "./command.ts";
+import { AGAIN, isExecutable, isSpecifier, nearby, program } from "./command.ts";
 import { Raised, SESSION, sessionOf, UsageError } from "./command.ts";
 import { exists, noTask, openList } from "./list.ts";
 import { Screen } from "./screen.ts";
 import { Clock, Stop } from "./stop.ts";
-import { stateAt } from "./task.ts";
+import { stateAt, storedAt } from "./task.ts";
 import { printable, write } from "./terminal.ts";
 
 export const exec: Command = {
@@ -42,10 +47,14 @@ OUT.json or --raise.`,
 async function execute(input: Input): Promise<number> {
   const [path, output] = input.words;
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
-  if (input.is("inspect-brk")) return await debug();
+  const isDebugged = input.is("inspect-brk");
+  if (isDebugged && isExecutable) {
+    throw new UsageError("`--inspect-brk` needs the source of forrest: use Deno or Bun");
+  }
   const { directory, state, id } = locate(resolve(path));
   const isRaising = input.is("raise");
-  if (state === "todo" && !output && !isRaising && /\.json$/.test(path)) {
+  const isFiled = !output && !isRaising && !isDebugged;
+  if (state === "todo" && isFiled && /\.json$/.test(path)) {
     return await runOne(nearby(directory || "/"), id, input);
   }
   if (!exists(path)) throw noTask(path);
@@ -53,13 +62,9 @@ async function execute(input: Input): Promise<number> {
     const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
     throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
   }
-  let task;
-  try {
-    task = await runFile(path, { raise: isRaising, output, session: sessionOf(input) });
-  } catch (error) {
-    if (isRaising) throw new Raised("", { cause: error });
-    throw error;
-  }
+  const options = { raise: isRaising, output, session: sessionOf(input) };
+  const task = isExecutable ? await runHere(path, options) : runApart(path, options, isDebugged);
+  if (typeof task === "number") return task;
   if ("errorValue" in task) {
     complain(path, task.errorValue, input);
     return 1;
@@ -108,15 +113,38 @@ function complain(path: string, error: unknown, input: Input): void {
   write("stderr", `${printable(locate(path).id)}: ${text}\nTo see where: ${again}\n`);
 }
 
-/** Starts this program again, in the debugger. */
-async function debug(): Promise<number> {
-  if (isExecutable) {
-    throw new UsageError("`--inspect-brk` needs the source of forrest: use Deno or Bun");
+async function runHere(path: string, options: ExecOptions): Promise<Task> {
+  try {
+    return await runFile(path, options);
+  } catch (error) {
+    if (options.raise) throw new Raised("", { cause: error });
+    throw error;
   }
-  const words = process.argv.slice(2).filter((word) => word !== "--inspect-brk");
+}
+
+/** Runs a task in a process of its project, not of forrest; gives the exit code if there is no outcome. */
+function runApart(path: string, options: ExecOptions, isDebugged: boolean): Task | number {
+  const folder = mkdtempSync(`${tmpdir()}/forrest-exec-`);
+  const output = options.output ?? (options.raise ? undefined : `${folder}/outcome.json`);
+  const script = new URL("./here.ts", import.meta.url).href;
   const start = globalThis.Deno
-    ? ["run", "-A", "--inspect-brk", SOURCE]
-    : ["--inspect-brk", fromFileUrl(SOURCE)];
-  const { spawnSync } = await import("node:child_process");
-  return spawnSync(process.execPath, [...start, ...words], { stdio: "inherit" }).status ?? 1;
+    ? ["--preload", script, `${projectOf(path)}/forrest.js`] // which is never reached
+    : [fromFileUrl(script)];
+  const flags = [...globalThis.Deno ? ["run", "-A"] : [], ...isDebugged ? ["--inspect-brk"] : []];
+  const words = [...flags, ...start, path, JSON.stringify({ ...options, output })];
+  try {
+    const { status } = spawnSync(process.execPath, words, { stdio: "inherit" });
+    return status === 0 && output ? readTask(output) : status ?? 1;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** The folder of a module that a task calls: from there, Deno looks for the configuration of its project. */
+function projectOf(path: string): string {
+  const { steps } = storedAt(path);
+  const calls = Array.isArray(steps) ? steps.map((step) => `${Object(step).call}`) : [];
+  const isOfFile = (call: string) => call.startsWith("file:") || !isSpecifier(call);
+  const [module = "."] = calls.filter((call) => call.includes("#") && isOfFile(call));
+  return dirname(module.startsWith("file:") ? fromFileUrl(module) : module);
 }

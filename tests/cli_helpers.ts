@@ -58,18 +58,19 @@ export const print = (lines: string) => {
 
 type Build = { how: string; program?: string };
 
-/** Builds the executable with whatever can build it here. */
+/** The executable that `deno task test` has made, or one that is made with whatever can make it here. */
 function buildExecutable(): Build {
+  const made = process.env.FORREST_EXECUTABLE;
+  if (made) return { how: "as `deno task test` made it", program: made };
   const program = join(built, "forrest");
-  const run = (words: string[], cwd: string) =>
-    spawnSync(words[0], words.slice(1), { cwd, encoding: "utf8", timeout: 120_000 }).status === 0;
-  if (runtime === "deno") {
-    const words = [process.execPath, "compile", "-A", "-q", "--output", program, "cli.ts"];
-    if (run(words, project)) return { how: "deno compile", program };
-  }
   copySource(join(built, "source")); // so that nothing is installed in the project
-  const isBuilt = run([...compiler(join(built, "source")), "bun", program], built);
-  return isBuilt ? { how: "bun build --compile", program } : { how: "nothing here can build it" };
+  for (const base of runtime === "deno" ? ["deno", "bun"] : ["bun"]) {
+    const [start, ...words] = compiler(join(built, "source"));
+    const options = { cwd: built, timeout: 120_000 };
+    const { status } = spawnSync(start, [...words, base, program], options);
+    if (status === 0) return { how: `of ${base}`, program };
+  }
+  return { how: "nothing here can build it" };
 }
 
 /** Copies what an executable is made of. */
@@ -87,7 +88,7 @@ export function compiler(folder: string): string[] {
 }
 
 export const { how, program } = buildExecutable();
-console.log(program ? `The executable was built with ${how}` : `skipped the executable: ${how}`);
+if (!program) console.log(`skipped the executable: ${how}`);
 
 /** How the command is started in the tests that follow. */
 let launcher = source;
@@ -113,7 +114,7 @@ export function test(
 ): void {
   const { skip } = typeof options === "function" ? { skip: false as const } : options;
   const [words, isOfExecutable] = [launcher, isExecutable];
-  const title = isOfExecutable ? `${name} (executable, ${how})` : name;
+  const title = isOfExecutable ? `${name} (executable)` : name;
   register(
     skip ? `${title} (skipped: ${skip})` : title,
     { timeout: 60_000, skip: !!skip },

@@ -11,6 +11,7 @@ import path from "node:path";
 import process from "node:process";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { eventOf } from "./fixtures/crash/event.ts";
 import { defer, type RunOptions, type State, TaskList } from "./library.ts";
 
 export const fixtures = new URL("fixtures/crash/", import.meta.url);
@@ -18,6 +19,8 @@ const host = fileURLToPath(new URL("host.ts", fixtures));
 export const seed = Number(process.env.FORREST_CRASH_SEED ?? Date.now() % 1_000_000);
 const isDeno = "Deno" in globalThis;
 export const base = fs.mkdtempSync(path.join(os.tmpdir(), "forrest-crash-"));
+
+process.env.FORREST_CRASH = base; // of all that is started here, too
 
 function cleanUp(): void {
   killAll(processesWith(`FORREST_CRASH=${base}`));
@@ -86,7 +89,7 @@ function start(
 ): Program {
   const child = spawn(program, args, {
     cwd,
-    env: { ...process.env, NO_COLOR: "1", FORREST_CRASH: base, ...env },
+    env: { ...process.env, NO_COLOR: "1", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";
@@ -188,10 +191,11 @@ export function linesOf(file: string): string[] {
   return fs.existsSync(file) ? fs.readFileSync(file, "utf8").split("\n").slice(0, -1) : [];
 }
 
-/** Runs what a list holds to its end, in kept runners, as these start faster. */
-export function runList(directory: string, options: HostOptions = {}): Promise<Event[]> {
+/** Runs what a list holds to its end, in this process, and with a kept runner, as that is faster. */
+export async function runList(directory: string, options: RunOptions = {}): Promise<Event[]> {
   const quick = { processes: 1, tasksPerProcess: 1000, maxCrashes: 1000, ...options };
-  return startHost("run", directory, quick).finished();
+  const tasks = new TaskList(directory, { existOk: true, preClean: false });
+  return await Array.fromAsync(tasks.run({ ...quick, onOutput: () => {} }), eventOf);
 }
 
 let marks = 0;

@@ -182,26 +182,9 @@ test("the files that the README says to copy are all that a program needs", () =
   assert.equal(runLoop(folder, "./forrest/mod.ts").length, 20);
 });
 
-if (!onDeno) {
-  test("`bun add` gives a project the module and the command", () => {
-    const folder = newFolder();
-    rmSync(join(folder, "tsconfig.json"));
-    rmSync(join(folder, ".bin"), { recursive: true });
-    writeFileSync(join(folder, "package.json"), '{ "type": "module" }\n');
-    symlinkSync(process.execPath, join(folder, "bun"));
-    const added = run(folder, [process.execPath, "add", project]);
-    assert.equal(added.status, 0, added.stderr);
-    assert.equal(runLoop(folder, "@x/forrest").length, 20);
-    const env = { ...process.env, PATH: `${folder}:/usr/bin:/bin` };
-    const status = spawnSync("bun", ["x", "forrest", "status", "tasklist"], { cwd: folder, env });
-    assert.match(`${status.stdout}`, /^done +19$/m);
-  });
-}
-
 /** What is printed, without what is only so on this machine. */
 function neutral(text: string, folder: string): string {
   const lines = text.replaceAll(folder, "/home/me")
-    .replace(/\S*(deno run -A|bun) \S*cli\.ts\b/g, "forrest")
     .replace(/ +$/gm, "")
     .replace(/^\n+|\n+$/g, "");
   return lines && `${lines}\n`;

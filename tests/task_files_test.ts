@@ -88,6 +88,15 @@ test("task files that are none fail with a message that says why", async () => {
   assert.equal(tasks.count().fail, Object.keys(files).length);
 });
 
+test("what is no task is not tried again, and is kept as it was", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  folder.write("list/todo/broken.json", '{ "precious": ');
+  const [task] = await Array.fromAsync(tasks.run({ processes: 1, retries: 2 }));
+  assert.match(String(task.errorValue), /^SyntaxError: Cannot read the task `broken\.json`/);
+  assert.equal(folder.read("list/fail/broken.json.original"), '{ "precious": ');
+});
+
 test("a task file reads one line for each step", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
