@@ -1250,6 +1250,7 @@ class Runner {
   printed = ""; // the end of it
   isEnding = false; // it gets nothing more
   isKilled = false;
+  isQuiet = false; // it has printed nothing of late
   overdue: Job | undefined; // for which it was killed
   limit: Timer | undefined; // until it must have ended
   readonly #options: Options;
@@ -1301,8 +1302,11 @@ class Runner {
       this.child.close();
     }
     this.isEnding = true;
-    // what a task has left may block it
-    if (!this.jobs.size) this.limit ??= setTimeout(() => this.kill(), 5000);
+    const expect = () => {
+      if (this.isQuiet) this.kill(); // what a task has left may block it
+      this.isQuiet = true;
+    };
+    if (!this.jobs.size) this.limit ??= setInterval(expect, 2500);
   }
 
   kill(): void {
@@ -1479,6 +1483,7 @@ class Pool extends Change {
 
   #print(runner: Runner, text: string, stream: Stream): void {
     if (!text) return;
+    runner.isQuiet = false;
     runner.printed = (runner.printed + text).slice(-2000);
     const begun = [...runner.begun];
     const ids = (begun.length ? begun : [runner.last]).map(({ id }) => id).join(",");

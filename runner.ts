@@ -934,10 +934,19 @@ function readOnBun(buffer: Uint8Array): Promise<number> {
 /** Ends this process as a program ends, whatever timers tasks have left. */
 function end(): void {
   // Bun ends by itself when all is written, unless something keeps it
-  if (bun) setTimeout(() => nodeProcess().exit(0), 200).unref();
+  if (bun) setTimeout(endOnBun, 200).unref();
   // what tasks let wait for the end is called by `process`, if one has loaded it
   else if ("dispatchProcessExitEvent" in deno[deno.internal]) nodeProcess().exit(0);
   else deno.exit(0);
+}
+
+/** Ends this process when all is written that tasks have printed, which somebody may read slowly. */
+async function endOnBun(): Promise<void> {
+  const { stdout, stderr, exit } = nodeProcess();
+  for (const stream of [stdout, stderr]) {
+    await new Promise<void>((done) => stream.end(done));
+  }
+  exit(0);
 }
 
 // ------------------------------------------------------------------------------- how a runner begins
