@@ -80,7 +80,7 @@ function takeOrder(): string | undefined {
 }
 
 async function performAll(): Promise<void> {
-  const directory = cwd();
+  const directory = attempt(cwd)!;
   const goBack = () => deno ? deno.chdir(directory) : nodeProcess().chdir(directory);
   let running = 0;
   let free = ignore;
@@ -768,6 +768,10 @@ export const nodeProcess = (): typeof import("node:process") => (globalThis as R
 /** The directory of this process. */
 export const cwd = (): string => deno ? deno.cwd() : nodeProcess().cwd();
 
+/** Whether the directory of this process is there still. */
+const hasDirectory = (): boolean =>
+  deno ? !!cwd() : nodeProcess().getBuiltinModule("node:fs").existsSync(cwd());
+
 /** Where this module lies: a runner is started with it. */
 export const RUNNER: string = import.meta.url;
 
@@ -809,6 +813,10 @@ export interface SpawnOptions {
 export function spawn(command: string[], options: SpawnOptions = {}): Child {
   const { env, hasInput, detached } = options;
   const [program, ...args] = command;
+  if (!attempt(hasDirectory)) {
+    const fix = "start this again in one that stays";
+    throw errorOf(`Cannot start \`${program}\`, as the directory of this process is gone: ${fix}`);
+  }
   let child: Runtime;
   try {
     if (deno) {

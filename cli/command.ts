@@ -120,7 +120,12 @@ function wordFor(name: string): string {
 
 /** A path as short as it can be from here. */
 export function nearby(path: string): string {
-  const here = process.cwd();
+  let here;
+  try {
+    here = process.cwd();
+  } catch {
+    return path; // as it is gone
+  }
   if (path === here) return ".";
   return path.startsWith(`${here}/`) ? path.slice(here.length + 1) : path;
 }
