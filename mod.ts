@@ -79,7 +79,10 @@ export type Signature<A extends readonly unknown[], R> = (
 export type Input<T> =
   | T
   | Marked<T>
-  | (T extends Callable ? never : T extends object ? { [K in keyof T]: Input<T[K]> } : never);
+  | (T extends Callable ? never
+    : T extends readonly (infer I)[] ? I[] extends T ? readonly Input<I>[] : Inputs<T>
+    : T extends object ? { [K in keyof T]: Input<T[K]> }
+    : never);
 
 /** What may be given for the arguments `A` of a function. */
 export type Inputs<A extends readonly unknown[]> = { [K in keyof A]: Input<A[K]> };
@@ -224,8 +227,17 @@ export interface Scheduled {
   scheduled: boolean;
 }
 
-/** A task as it is stored, with its metadata, value and error read back. */
-export interface Task<T = unknown> {
+/** A task as it is stored, with its metadata, value and error read back: `state` says which of these it has. */
+export type Task<T = unknown> =
+  & AnyTask
+  & (
+    | { state: "done"; returnValue: T; errorValue?: undefined }
+    | { state: "fail"; returnValue?: undefined; errorValue: unknown }
+    | { state: "todo" | "running"; returnValue?: undefined }
+  );
+
+/** What tasks of all states may have. If a file cannot be read, its error says so, in any state. */
+export interface AnyTask {
   /** The name of its file, without `.json`. */
   id: string;
   /** The folder that it lies in. */
@@ -245,16 +257,16 @@ export interface Task<T = unknown> {
   /** How long it ran, in seconds. */
   runtime?: number;
   /** What its last step returned. */
-  returnValue?: T;
+  returnValue?: unknown;
   /** What was thrown: an error of the same class, with the original stack. */
   errorValue?: unknown;
 }
 
 /** The tasks of a run as they finish. `total` is how many there are: those that have finished, and those to come. */
-export type Run<T> = Tasks<T> & { readonly total: number };
+export type Run<T> = Tasks<T, "done" | "fail"> & { readonly total: number };
 
 /** Tasks, one after the other. */
-export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
+export type Tasks<T, S extends State = State> = AsyncGenerator<Task<T> & { state: S }, void, void>;
 
 /**
  * A directory of tasks: each is a JSON file, which lies in `todo`, `running`, `done` or `fail`.
@@ -318,7 +330,10 @@ export class TaskList<T = unknown> {
    * @throws {TypeError} If something in it cannot be stored (the message names the place), if the id is no
    * file name, or if its function cannot be found by another process.
    */
-  schedule(task: Input<T>, options: ScheduleOptions = {}): Promise<Scheduled> {
+  schedule<V extends Input<T>>(
+    task: V extends Marked<unknown> ? V : V extends Callable | PromiseLike<unknown> ? never : V,
+    options: ScheduleOptions = {},
+  ): Promise<Scheduled> {
     const scheduled = this.#schedule(task, options);
     const settled = scheduled.then(nothing, nothing);
     this.#pending.add(settled);
@@ -330,6 +345,12 @@ export class TaskList<T = unknown> {
     checkNames(options, ["metadata", "id"], " of `schedule`");
     const { metadata, id = files.newId() } = options;
     files.checkId(id);
+    if (!partOf(task) && (typeof task === "function" || typeof Object(task).then === "function")) {
+      const what = typeof task === "function" ? "a function" : "a promise";
+      throw new TypeError(
+        `Cannot schedule ${what}, which is no task: \`defer(fn, ...args)\` is one`,
+      );
+    }
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
@@ -376,30 +397,30 @@ export class TaskList<T = unknown> {
     return Object.defineProperty(tasks, "total", { get: () => run.total }) as unknown as Run<T>;
   }
 
-  async *#tasks(state: State): Tasks<T> {
+  async *#tasks<S extends State>(state: S): Tasks<T, S> {
     await Promise.allSettled(this.#pending);
     for (const path of this.paths(state)) {
-      if (files.exists(path)) yield readTask<T>(path);
+      if (files.exists(path)) yield readTask<T>(path) as Task<T> & { state: S };
     }
   }
 
   /** The tasks that wait. */
-  todoTasks(): Tasks<T> {
+  todoTasks(): Tasks<T, "todo"> {
     return this.#tasks("todo");
   }
 
   /** The tasks that are being run. */
-  runningTasks(): Tasks<T> {
+  runningTasks(): Tasks<T, "running"> {
     return this.#tasks("running");
   }
 
   /** The tasks that have a return value. */
-  doneTasks(): Tasks<T> {
+  doneTasks(): Tasks<T, "done"> {
     return this.#tasks("done");
   }
 
   /** The tasks that have an error. */
-  failTasks(): Tasks<T> {
+  failTasks(): Tasks<T, "fail"> {
     return this.#tasks("fail");
   }
 
@@ -475,11 +496,12 @@ export function readTask<T = unknown>(path: string): Task<T> {
     return toTask(files.readText(path), path) as Task<T>;
   } catch (cause) {
     const { id, state } = locate(path);
-    return { id, state, errorValue: new Error(`Cannot read the task \`${path}\``, { cause }) };
+    const errorValue = new Error(`Cannot read the task \`${path}\``, { cause });
+    return { id, state, errorValue } as Task<T>;
   }
 }
 
-function toTask(text: string, path: string): Task {
+function toTask(text: string, path: string): AnyTask {
   const task = files.parseTask(text);
   if (!task) throw new SyntaxError("It is no object in JSON");
   for (const key of ["metadata", "returnValue", "errorValue"]) {
@@ -514,7 +536,7 @@ export interface ExecOptions extends Pick<RunOptions, "session"> {
  * console.log(task.returnValue);
  * ```
  */
-export async function exec(path: string | URL, options: ExecOptions = {}): Promise<Task> {
+export async function exec(path: string | URL, options: ExecOptions = {}): Promise<AnyTask> {
   const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
   const text = files.readText(file);
