@@ -30,7 +30,14 @@ import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } 
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
 import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
-import { type SpawnOptions, type Step, type Stream, type Told, within } from "./runner.ts";
+import {
+  holdersIn,
+  type SpawnOptions,
+  type Step,
+  type Stream,
+  type Told,
+  within,
+} from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -1614,22 +1621,29 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
 
 /**
  * Deno takes import map, packages and lock file from beside its main module, so it is given one that would
- * lie in the task's project. It never gets there, as the runner exits in the preloaded module; that waits
- * for the runner, and is no module of ours, as task modules import them.
+ * lie in the project of the task: that is where the program is, and what the program has not imported tells
+ * of a project of its own; for the command, it is where that was started. It never gets there, as the runner
+ * exits in the preloaded module; that waits for the runner, and is no module of ours, as task modules import
+ * them.
  */
 function denoArgs(permissions: string[], steps: Step[]): string[] {
-  const called = steps.map(({ call }) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
-  const modules = called.filter((module) => module !== undefined);
+  const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
+  const named = called.map((call) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
+  const modules = named.filter((module) => module !== undefined);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
   const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
-  const own = modules.find((url) => url.startsWith("file:")) ?? deno!.mainModule;
-  const project = own.startsWith("file:") ? own.slice(0, own.lastIndexOf("/")) : fileUrl(cwd());
-  const main = `${project}/forrest-runner.js`;
+  const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
+  const own = modules.find((url) => isFile(url) && !isOfProgram(url)) ??
+    [deno!.mainModule].find(isFile) ?? `${fileUrl(cwd())}/`;
+  const main = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
   return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
 }
+
+/** The command, which is not the program of those who use it. */
+const COMMAND_LINE = new URL("cli.ts", RUNNER).href;
 
 let hasSetsid: boolean | undefined;
 
@@ -1822,6 +1836,22 @@ async function findExport(call: Callable, urls: string[]): Promise<string | unde
     for (const other of imports) if (!isOurs(other)) places.add(other);
   }
   return undefined;
+}
+
+let program: Set<string> | undefined;
+
+/** Whether the program consists of this module, too, as far as that shows along its imports. */
+function isOfProgram(url: string): boolean {
+  if (program) return program.has(url) || modules.has(url);
+  program = new Set([mainModule(), ...modules.keys()]);
+  for (const found of program) { // which also visits what is added meanwhile
+    const isSource = found.startsWith("file:") && !found.includes("/node_modules/");
+    const code = isSource ? files.readable(pathOf(found)) : "";
+    for (const specifier of importsIn(withoutComments(code))) {
+      program.add(resolve(specifier, found));
+    }
+  }
+  return program.has(url);
 }
 
 /** What is known of a module. */

@@ -261,7 +261,7 @@ function explain(error: unknown, call: unknown): unknown {
 }
 
 /** The objects that hold a reference to a function in `$function`. */
-function holdersIn(stored: unknown): { $function?: unknown }[] {
+export function holdersIn(stored: unknown): { $function?: unknown }[] {
   // deno-lint-ignore no-explicit-any
   const places: any[] = [stored];
   for (const holder of places) {

@@ -122,6 +122,38 @@ test("a task module uses the import map and the npm packages of its own project"
   assert.equal(stdout, "mapped\n");
 });
 
+test("what a program imports sees in a runner what it saw there, also below another `deno.json`", () => {
+  using folder = temporary();
+  makeProject(folder);
+  folder.write("project/deno.json", '{ "imports": { "mapped/": "./library/" } }');
+  folder.write(
+    "project/tsconfig.json",
+    '{ "compilerOptions": { "paths": { "mapped/*": ["./library/*"] } } }',
+  );
+  folder.write("project/library/text.ts", "export const text = 'mapped';");
+  const text =
+    'import { text } from "mapped/text.ts"; export const run = (x = "") => x + text + " ";';
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { run } from "./inside/tasks.ts";
+     export const last = (x: string) => x + "own" + Number("1");
+     if (import.meta.main) {
+       const tasks = new TaskList("../list", { existOk: true, noScheduleIfExist: true });
+       for (const id of ["1", "2"]) tasks.schedule(defer(last, defer(run)), { id });
+       for await (const task of tasks.run({ ids: [process.argv[2] ?? "1"] })) console.log(task.errorValue ?? task.returnValue);
+       if (!process.argv[2]) {
+         const { spawnSync } = await import("node:child_process");
+         const words = ["run", ..."Deno" in globalThis ? ["-A"] : [], process.argv[1]!, "2"];
+         console.log(spawnSync(process.execPath, words, { encoding: "utf8" }).stdout);
+       }
+     }`,
+    { "project/inside/tasks.ts": text, "project/inside/deno.json": "{}" },
+    "project/main.ts",
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "mapped own1\nmapped own1\n\n");
+});
+
 test("the functions of a package that a script imports are tasks", () => {
   using folder = temporary();
   makeProject(folder);
