@@ -1626,21 +1626,23 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
  * exits in the preloaded module; that waits for the runner, and is no module of ours, as task modules import
  * them.
  */
-function denoArgs(permissions: string[], steps: Step[]): string[] {
+export function denoArgs(permissions: string[], steps: Step[], main = SERVING): string[] {
   const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
   const named = called.map((call) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
   const modules = named.filter((module) => module !== undefined);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
-  const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
+  const code = [main, ...imports].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
   const own = modules.find((url) => isFile(url) && !isOfProgram(url)) ??
     [deno!.mainModule].find(isFile) ?? `${fileUrl(cwd())}/`;
-  const main = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
-  return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
+  const nowhere = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
+  return ["run", ...permissions, "--no-prompt", "--preload", preload, nowhere];
 }
+
+const SERVING = `import "${RUNNER}"; await ${CALL}`;
 
 /** The command, which is not the program of those who use it. */
 const COMMAND_LINE = new URL("cli.ts", RUNNER).href;

@@ -4,10 +4,15 @@
  * @module
  */
 
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { rmSync } from "node:fs";
+import { constants, tmpdir } from "node:os";
 import process from "node:process";
 import { fromFileUrl } from "@std/path/from-file-url";
 import { resolve } from "@std/path/resolve";
-import { encode, exec as runFile, locate, type Stream } from "../mod.ts";
+import { type AnyTask, denoArgs, encode, exec as runFile, type ExecOptions } from "../mod.ts";
+import { listen, locate, readTask, type Stream } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
 import type { Command, Input } from "./command.ts";
 import { AGAIN, isExecutable, nearby, program, SOURCE } from "./command.ts";
@@ -17,6 +22,9 @@ import { Screen } from "./screen.ts";
 import { Clock, Stop } from "./stop.ts";
 import { stateAt } from "./task.ts";
 import { printable, write } from "./terminal.ts";
+
+/** What a task is run with where the command itself is of no use. */
+const LIBRARY = new URL("../mod.ts", import.meta.url).href;
 
 export const exec: Command = {
   most: 2,
@@ -30,7 +38,7 @@ OUT.json or --raise.`,
     ["--raise", "throw what the task throws, here, and change no file"],
     ["--print", "print the whole error [default: its first line]"],
     SESSION,
-    ["--inspect-brk", "wait for a debugger, and stop before the first line"],
+    ["--inspect-brk", "the same, but wait for a debugger before the first line"],
   ],
   examples: [
     "forrest exec tasklist/fail/7.json --raise",
@@ -42,9 +50,9 @@ OUT.json or --raise.`,
 async function execute(input: Input): Promise<number> {
   const [path, output] = input.words;
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
-  if (input.is("inspect-brk")) return await debug();
   const { directory, state, id } = locate(resolve(path));
-  const isRaising = input.is("raise");
+  const isDebugged = input.is("inspect-brk");
+  const isRaising = input.is("raise") || isDebugged;
   if (state === "todo" && !output && !isRaising && /\.json$/.test(path)) {
     return await runOne(nearby(directory || "/"), id, input);
   }
@@ -53,19 +61,48 @@ async function execute(input: Input): Promise<number> {
     const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
     throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
   }
+  const options = { raise: isRaising, output, session: sessionOf(input) };
+  if (globalThis.Deno && !isExecutable) return await runInProject(path, options, input);
+  if (isDebugged) return await debug();
   let task;
   try {
-    task = await runFile(path, { raise: isRaising, output, session: sessionOf(input) });
+    task = await runFile(path, options);
   } catch (error) {
     if (isRaising) throw new Raised("", { cause: error });
     throw error;
   }
+  return report(path, task, input);
+}
+
+/** Prints the value of a task, or its error; gives the exit code. */
+function report(path: string, task: AnyTask, input: Input): number {
   if ("errorValue" in task) {
     complain(path, task.errorValue, input);
     return 1;
   }
-  if (!output && task.returnValue !== undefined) console.log(task.returnValue);
+  if (!input.words[1] && task.returnValue !== undefined) console.log(task.returnValue);
   return 0;
+}
+
+/** Runs a task on Deno, where imports are those of the main module: so one that would lie in its project. */
+async function runInProject(path: string, options: ExecOptions, input: Input): Promise<number> {
+  const { steps } = readTask(path);
+  const output = options.output ?? `${tmpdir()}/forrest-${crypto.randomUUID()}.json`;
+  const words = [resolve(path), options.raise ? options : { ...options, output }];
+  const code = `import process from "node:process"; import { exec } from "${LIBRARY}";
+    const { returnValue } = await exec(...${JSON.stringify(words)});
+    if (${options.raise} && returnValue !== undefined) console.log(returnValue);
+    process.exit(0);`;
+  const flags = input.is("inspect-brk") ? ["-A", "--inspect-brk"] : ["-A"];
+  const args = denoArgs(flags, Array.isArray(steps) ? steps.map(Object) : [], code);
+  const child = spawn(process.execPath, args, { stdio: "inherit" });
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) listen(name, () => child.kill(name));
+  const [status, signal] = await once(child, "close");
+  if (signal) return 128 + constants.signals[signal as "SIGINT"];
+  if (options.raise || status) return status;
+  const result = report(path, readTask(output), input);
+  if (!options.output) rmSync(output);
+  return result;
 }
 
 /** Claims one task of a list, runs it, and files its outcome. */
@@ -108,15 +145,12 @@ function complain(path: string, error: unknown, input: Input): void {
   write("stderr", `${printable(locate(path).id)}: ${text}\nTo see where: ${again}\n`);
 }
 
-/** Starts this program again, in the debugger. */
-async function debug(): Promise<number> {
+/** Starts this program again on Bun, in the debugger. */
+function debug(): number {
   if (isExecutable) {
     throw new UsageError("`--inspect-brk` needs the source of forrest: use Deno or Bun");
   }
-  const words = process.argv.slice(2).filter((word) => word !== "--inspect-brk");
-  const start = globalThis.Deno
-    ? ["run", "-A", "--inspect-brk", SOURCE]
-    : ["--inspect-brk", fromFileUrl(SOURCE)];
-  const { spawnSync } = await import("node:child_process");
-  return spawnSync(process.execPath, [...start, ...words], { stdio: "inherit" }).status ?? 1;
+  const words = process.argv.slice(2).map((word) => word === "--inspect-brk" ? "--raise" : word);
+  const start = ["--inspect-brk", fromFileUrl(SOURCE), ...words];
+  return spawnSync(process.execPath, start, { stdio: "inherit" }).status ?? 1;
 }
