@@ -30,14 +30,8 @@ import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } 
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
 import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
-import {
-  holdersIn,
-  type SpawnOptions,
-  type Step,
-  type Stream,
-  type Told,
-  within,
-} from "./runner.ts";
+import { holdersIn, resolve, type SpawnOptions, type Step, type Stream } from "./runner.ts";
+import { type Told, within } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -1872,7 +1866,10 @@ async function lookInto(url: string): Promise<Module> {
   const imports = importsIn(withoutComments(code)).map((specifier) => resolve(specifier, url));
   const functions = new Map<unknown, string>();
   const exports = isMain ? {} : await exportsOf(url); // which cannot be imported while it runs
-  for (const [name, value] of Object.entries(exports)) functions.set(value, `${url}#${name}`);
+  for (const [name, value] of Object.entries(exports)) {
+    // which is `default`, and which only Deno knows
+    if (name !== "module.exports") functions.set(value, `${url}#${name}`);
+  }
   return { functions, imports, code };
 }
 
@@ -1912,16 +1909,6 @@ function importsIn(code: string): string[] {
   const found: string[] = [];
   for (let match; (match = statement.exec(code));) if (match[3]) found.push(match[3]);
   return found;
-}
-
-function resolve(specifier: string, base: string): string {
-  if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
-  const { createRequire } = nodeProcess().getBuiltinModule("node:module");
-  const found = bun
-    ? attempt(() => bun.resolveSync(specifier, pathOf(new URL(".", base).href)))
-    : attempt(() => import.meta.resolve(specifier)) ?? // by an import map
-      attempt(() => createRequire(base).resolve(specifier));
-  return found ? fileUrl(found) : specifier;
 }
 
 /**

@@ -174,6 +174,32 @@ test("the functions of a package that a script imports are tasks", () => {
   assert.equal(stdout, "Hello, package!\nb\n");
 });
 
+test("a package is named as in an import, and means that of the project on both runtimes", () => {
+  using folder = temporary();
+  makeProject(folder);
+  folder.write("project/single.cjs", "const mark = '!'; module.exports = (x) => x + mark;");
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { readdirSync, writeFileSync } from "node:fs";
+     import single from "./single.cjs";
+     const tasks = new TaskList("list");
+     for (const [id, call] of ["greeter#greet", "npm:greeter@1.0.0#greet", "./tasks.ts#run", "path#basename"].entries()) {
+       const isOther = call.startsWith("npm:") && "Deno" in globalThis; // which gets it from a registry
+       const steps = [{ call: isOther ? "greeter#greet" : call, args: ["you"] }];
+       writeFileSync(\`list/todo/\${id}.json\`, JSON.stringify({ steps }));
+     }
+     await tasks.schedule(defer(single, "one"), { id: "single" });
+     for await (const { id, steps } of tasks.todoTasks()) if (id === "single") console.log(steps![0]!.call);
+     for await (const task of tasks.run({ processes: 1 })) console.log(task.errorValue ?? task.returnValue);`,
+    {},
+    "project/main.ts",
+  );
+  assert.equal(stderr, "");
+  const single = `file://${folder.file("project/single.cjs")}#default`;
+  const values = ["Hello, you!", "Hello, you!", "Hello, you!,own,a", "you", "one!"];
+  assert.deepEqual(stdout.trim().split("\n"), [single, ...values]);
+});
+
 test("tasks of several projects run in one list, each with what its own project has", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
