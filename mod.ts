@@ -1720,8 +1720,8 @@ function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; r
       release();
       if (isCaught || process.listenerCount(name) > 0) return;
       ending.isSure = true;
+      if (process.pid === 1) process.exit(128 + NUMBERS[name]!); // of a container, which survives its own
       process.kill(process.pid, name);
-      setTimeout(() => process.exit(128 + NUMBERS[name]!), 500); // process 1 of a container survives that
     });
   }
 

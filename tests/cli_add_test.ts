@@ -359,6 +359,28 @@ eachWay((isExecutable) => {
     await run.code;
   });
 
+  test("`add` takes the functions of packages, by their names, and gets none that is not there", () => {
+    using list = temporary();
+    list.write("node_modules/shouting/package.json", '{ "name": "shouting", "main": "main.js" }');
+    list.write("node_modules/shouting/main.js", "module.exports = (text) => text.toUpperCase();");
+    list.write(
+      "deno.json",
+      '{ "nodeModulesDir": "manual", "imports": { "doubled": "./tasks.ts" } }',
+    );
+    for (const call of ["shouting#default", "doubled#long", "node:path#basename"]) {
+      const { stderr } = list.forrestWith("run\n", "add", "list", call);
+      assert.match(stderr, /^To run what waits: [^\n]*\n$/, call);
+    }
+    const { stdout } = list.forrest("run", "list");
+    assert.match(stdout, /"RUN"/);
+    assert.match(stdout, /3 done, 0 failed/);
+    for (const module of ["nowhere", "./nowhere.ts", "@no/where"]) {
+      const { code, stderr } = list.forrestWith("run\n", "add", "list", `${module}#run`);
+      assert.match(stderr, new RegExp(`There is no module \`${module}\``));
+      assert.equal(code, 2);
+    }
+  });
+
   test(
     "tasks see the imports of their own project, wherever they are run, and no lock file of ours",
     {
