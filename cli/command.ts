@@ -128,7 +128,12 @@ function folderOf(program: string): string | undefined {
 
 /** A path as short as it can be from here. */
 export function nearby(path: string): string {
-  const here = process.cwd();
+  let here;
+  try {
+    here = process.cwd();
+  } catch {
+    return path; // as it is gone
+  }
   if (path === here) return ".";
   return path.startsWith(`${here}/`) ? path.slice(here.length + 1) : path;
 }

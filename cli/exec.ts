@@ -12,7 +12,7 @@ import { fromFileUrl } from "@std/path/from-file-url";
 import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
 import { encode, exec as runFile, type ExecOptions, locate, readTask } from "../mod.ts";
-import type { Stream, Task } from "../mod.ts";
+import type { AnyTask, Stream } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
 import type { Command, Input } from "./command.ts";
 import { AGAIN, isExecutable, isSpecifier, nearby, program } from "./command.ts";
@@ -113,7 +113,7 @@ function complain(path: string, error: unknown, input: Input): void {
   write("stderr", `${printable(locate(path).id)}: ${text}\nTo see where: ${again}\n`);
 }
 
-async function runHere(path: string, options: ExecOptions): Promise<Task> {
+async function runHere(path: string, options: ExecOptions): Promise<AnyTask> {
   try {
     return await runFile(path, options);
   } catch (error) {
@@ -123,7 +123,7 @@ async function runHere(path: string, options: ExecOptions): Promise<Task> {
 }
 
 /** Runs a task in a process of its project, not of forrest; gives the exit code if there is no outcome. */
-function runApart(path: string, options: ExecOptions, isDebugged: boolean): Task | number {
+function runApart(path: string, options: ExecOptions, isDebugged: boolean): AnyTask | number {
   const folder = mkdtempSync(`${tmpdir()}/forrest-exec-`);
   const output = options.output ?? (options.raise ? undefined : `${folder}/outcome.json`);
   const script = new URL("./here.ts", import.meta.url).href;

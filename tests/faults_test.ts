@@ -4,7 +4,15 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import process from "node:process";
 import * as fixture from "./fixtures/tasks.ts";
-import { isRunning, resultOf, temporary, test, until, writeProgram } from "./helpers.ts";
+import {
+  isRunning,
+  resultOf,
+  runProgram,
+  temporary,
+  test,
+  until,
+  writeProgram,
+} from "./helpers.ts";
 import { command, defer, type RunOptions, TaskList } from "./library.ts";
 
 test("the log has a line for each event of a task", async () => {
@@ -130,6 +138,36 @@ test("a directory that is removed while it is run ends the run with an error", a
   }
 });
 
+test("if the directory in which it was started is removed, a run ends, and says so", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { mkdirSync, rmSync } from "node:fs";
+     const tasks = new TaskList("list");
+     mkdirSync("work");
+     process.chdir("work");
+     for (let i = 0; i < 9; i++) tasks.schedule(defer(Number, i), { id: \`\${i}\` });
+     tasks.schedule(command(["echo"]), { id: "program" });
+     const run = async (options: object) => {
+       try {
+         for await (const { state } of tasks.run({ processes: 1, ...options })) {
+           rmSync("../work", { recursive: true, force: true });
+           console.log(state);
+         }
+       } catch (error) {
+         console.log((error as Error).message);
+       }
+     };
+     await run({ ids: ["0", "1", "2", "3"] });
+     await run({ ids: ["4", "5"], tasksPerProcess: 5 });
+     await run({ ids: ["program"] });
+     const { todo, done } = tasks.count();
+     console.log(todo + done, tasks.count());`,
+  );
+  const gone = "Cannot start `.*`, as the directory of this process is gone: start this again .*\n";
+  assert.match(stdout, new RegExp(`^(done\n)+(${gone}){3}10 `), stderr);
+});
+
 test("what a task starts does not see the order of its process", async () => {
   for (const options of [{}, { tasksPerProcess: 2 }]) {
     const printed = await resultOf(command(["env"]), options);
@@ -152,6 +190,9 @@ test("a list has no file but those of its tasks, whatever has become of them", a
   const names = readdirSync(tasks.directory, { recursive: true, encoding: "utf8" }).sort();
   const done = Array.from({ length: 10 }, (_, index) => `done/${index}.json`);
   const failed = ["fail/bad.json", "fail/program.json"];
-  assert.deepEqual(names, [...done, ...failed, "done", "fail", "running", "todo"].sort());
+  assert.deepEqual(
+    names,
+    [...done, ...failed, "done", "fail", "log.txt", "running", "todo"].sort(),
+  );
   assert.equal(JSON.parse(readFileSync(`${tasks.directory}/fail/bad.json`, "utf8")).attempts, 2);
 });
