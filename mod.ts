@@ -1624,9 +1624,9 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
 
 /**
  * Deno takes import map, packages and lock file from beside its main module, so it is given one that would
- * lie in the project of the program, or for the command, in that of the task. It never gets there, as the
- * runner exits in the preloaded module; that waits for the runner, and is no module of ours, as task modules
- * import them.
+ * lie in the project of the program, or of a task's module that is none of the program's. It never gets
+ * there, as the runner exits in the preloaded module; that waits for the runner, and is no module of ours, as
+ * task modules import them.
  */
 function denoArgs(permissions: string[], steps: Step[]): string[] {
   const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
@@ -1637,8 +1637,9 @@ function denoArgs(permissions: string[], steps: Step[]): string[] {
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
   const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
-  const places = deno!.mainModule === COMMAND_LINE ? modules : [deno!.mainModule, ...modules];
-  const own = [...places, fileUrl("forrest")].find((url) => url.startsWith("file:"))!;
+  const others = modules.filter((url) => !isOfProgram(url));
+  const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
+  const own = [...others, deno!.mainModule].find(isFile) ?? fileUrl("forrest");
   const main = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
   return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
 }
@@ -1850,6 +1851,22 @@ async function findExport(call: Callable, urls: string[]): Promise<string | unde
     for (const other of imports) if (!isOurs(other)) places.add(other);
   }
   return undefined;
+}
+
+let program: Set<string> | undefined;
+
+/** Whether the program consists of this module, too, as far as that shows along its imports. */
+function isOfProgram(url: string): boolean {
+  if (program) return program.has(url) || modules.has(url);
+  program = new Set([mainModule(), ...modules.keys()]);
+  for (const found of program) { // which also visits what is added meanwhile
+    const isSource = found.startsWith("file:") && !found.includes("/node_modules/");
+    const code = isSource ? files.readable(pathOf(found)) : "";
+    for (const specifier of importsIn(withoutComments(code))) {
+      program.add(resolve(specifier, found));
+    }
+  }
+  return program.has(url);
 }
 
 /** What is known of a module. */
