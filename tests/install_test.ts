@@ -106,7 +106,7 @@ test("the command runs by a link to its script, and its hints say `forrest`", ()
   using folder = temporary();
   const machine = newMachine(folder);
   mkdirSync(folder.file("home/.local/bin"), { recursive: true });
-  const linked = machine(".", lineOf(/ln -s \S+ \S+\/bin\//, folder));
+  const linked = machine(".", lineOf(/ln -s \S+ [^`]+/, folder));
   assert.equal(linked.status, 0, linked.stderr);
   assertCommandWorks(folder, machine, "forrest");
 });

@@ -367,6 +367,21 @@ test("the README counts the lines of the library", () => {
   } else assert.equal(said, lines);
 });
 
+test("the versions of the runtimes are the same wherever they stand", () => {
+  const places = ["README.md", "CONTRIBUTING.md", ".ci/run", ".ci/bun.ts", "tests/helpers.ts"];
+  const all = places.map((name) => readFileSync(join(project, name), "utf8")).join("\n");
+  const { engines } = JSON.parse(readFileSync(join(project, "package.json"), "utf8"));
+  const { Deno: major, Bun: other } = /\bDeno (?<Deno>[\d.]+)\s+and Bun (?<Bun>[\d.]+)/.exec(all)!
+    .groups!;
+  assert.deepEqual(engines, { deno: `>=${major}`, bun: `>=${other}` });
+  const versions = (
+    pattern: RegExp,
+  ) => [...new Set([...all.matchAll(pattern)].map(([, it]) => it))];
+  const [denos, buns] = [/\bdeno@([\d.]+)/g, /(?:\bbun@|VERSION = ")([\d.]+)/g].map(versions);
+  assert.deepEqual([denos.length, buns.length], [1, 1]);
+  assert.ok(denos[0].startsWith(`${major}.`) && buns[0].startsWith(`${other}.`));
+});
+
 test("the tasks of `deno task` that the pages name are there", () => {
   const { tasks } = JSON.parse(readFileSync(join(project, "deno.json"), "utf8"));
   for (const { name, text } of pages) {
