@@ -21,6 +21,7 @@ import {
   newList,
   noStrace,
   runList,
+  startHost,
   stored,
 } from "./crash.ts";
 import {
@@ -222,6 +223,16 @@ for (const [name, stage] of runnerStages) {
     assert.deepEqual(lines.filter(isOfList), []);
   });
 }
+
+check("tasks.py: there is no server, in a run or elsewhere", noStrace, async () => {
+  const trace = newFile("trace");
+  const directory = await running.prepare();
+  const before = ["strace", "-qq", "-f", "-e", "trace=bind,connect,listen", "-o", trace];
+  const env = { DENO_NO_UPDATE_CHECK: "1" }; // which Deno does on its own, once a day
+  const host = startHost("run", directory, running.options, { before, env });
+  running.verify(directory, await host.finished(), "traced");
+  assert.deepEqual(linesOf(trace).filter((line) => line.includes("AF_INET")), []);
+});
 
 /** The names of files in the order in which they were written, synced, renamed and removed. */
 function changesIn(trace: string, directory: string): string[] {
