@@ -25,12 +25,13 @@
 import * as files from "./files.ts";
 import { isAlive, locate, newOwner, type Outcome, type Result, states } from "./files.ts";
 import type { State } from "./files.ts";
-import { decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
+import { cwd, decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
 import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
 import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
-import { type SpawnOptions, type Step, type Stream, type Told, within } from "./runner.ts";
+import { holdersIn, resolve, type SpawnOptions, type Step, type Stream } from "./runner.ts";
+import { type Told, within } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -79,7 +80,10 @@ export type Signature<A extends readonly unknown[], R> = (
 export type Input<T> =
   | T
   | Marked<T>
-  | (T extends Callable ? never : T extends object ? { [K in keyof T]: Input<T[K]> } : never);
+  | (T extends Callable ? never
+    : T extends readonly (infer I)[] ? I[] extends T ? readonly Input<I>[] : Inputs<T>
+    : T extends object ? { [K in keyof T]: Input<T[K]> }
+    : never);
 
 /** What may be given for the arguments `A` of a function. */
 export type Inputs<A extends readonly unknown[]> = { [K in keyof A]: Input<A[K]> };
@@ -224,8 +228,17 @@ export interface Scheduled {
   scheduled: boolean;
 }
 
-/** A task as it is stored, with its metadata, value and error read back. */
-export interface Task<T = unknown> {
+/** A task as it is stored, with its metadata, value and error read back: `state` says which of these it has. */
+export type Task<T = unknown> =
+  & AnyTask
+  & (
+    | { state: "done"; returnValue: T; errorValue?: undefined }
+    | { state: "fail"; returnValue?: undefined; errorValue: unknown }
+    | { state: "todo" | "running"; returnValue?: undefined }
+  );
+
+/** What tasks of all states may have. If a file cannot be read, its error says so, in any state. */
+export interface AnyTask {
   /** The name of its file, without `.json`. */
   id: string;
   /** The folder that it lies in. */
@@ -245,16 +258,16 @@ export interface Task<T = unknown> {
   /** How long it ran, in seconds. */
   runtime?: number;
   /** What its last step returned. */
-  returnValue?: T;
+  returnValue?: unknown;
   /** What was thrown: an error of the same class, with the original stack. */
   errorValue?: unknown;
 }
 
 /** The tasks of a run as they finish. `total` is how many there are: those that have finished, and those to come. */
-export type Run<T> = Tasks<T> & { readonly total: number };
+export type Run<T> = Tasks<T, "done" | "fail"> & { readonly total: number };
 
 /** Tasks, one after the other. */
-export type Tasks<T> = AsyncGenerator<Task<T>, void, void>;
+export type Tasks<T, S extends State = State> = AsyncGenerator<Task<T> & { state: S }, void, void>;
 
 /**
  * A directory of tasks: each is a JSON file, which lies in `todo`, `running`, `done` or `fail`.
@@ -318,7 +331,10 @@ export class TaskList<T = unknown> {
    * @throws {TypeError} If something in it cannot be stored (the message names the place), if the id is no
    * file name, or if its function cannot be found by another process.
    */
-  schedule(task: Input<T>, options: ScheduleOptions = {}): Promise<Scheduled> {
+  schedule<V extends Input<T>>(
+    task: V extends Marked<unknown> ? V : V extends Callable | PromiseLike<unknown> ? never : V,
+    options: ScheduleOptions = {},
+  ): Promise<Scheduled> {
     const scheduled = this.#schedule(task, options);
     const settled = scheduled.then(nothing, nothing);
     this.#pending.add(settled);
@@ -330,6 +346,12 @@ export class TaskList<T = unknown> {
     checkNames(options, ["metadata", "id"], " of `schedule`");
     const { metadata, id = files.newId() } = options;
     files.checkId(id);
+    if (!partOf(task) && (typeof task === "function" || typeof Object(task).then === "function")) {
+      const what = typeof task === "function" ? "a function" : "a promise";
+      throw new TypeError(
+        `Cannot schedule ${what}, which is no task: \`defer(fn, ...args)\` is one`,
+      );
+    }
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
@@ -376,30 +398,30 @@ export class TaskList<T = unknown> {
     return Object.defineProperty(tasks, "total", { get: () => run.total }) as unknown as Run<T>;
   }
 
-  async *#tasks(state: State): Tasks<T> {
+  async *#tasks<S extends State>(state: S): Tasks<T, S> {
     await Promise.allSettled(this.#pending);
     for (const path of this.paths(state)) {
-      if (files.exists(path)) yield readTask<T>(path);
+      if (files.exists(path)) yield readTask<T>(path) as Task<T> & { state: S };
     }
   }
 
   /** The tasks that wait. */
-  todoTasks(): Tasks<T> {
+  todoTasks(): Tasks<T, "todo"> {
     return this.#tasks("todo");
   }
 
   /** The tasks that are being run. */
-  runningTasks(): Tasks<T> {
+  runningTasks(): Tasks<T, "running"> {
     return this.#tasks("running");
   }
 
   /** The tasks that have a return value. */
-  doneTasks(): Tasks<T> {
+  doneTasks(): Tasks<T, "done"> {
     return this.#tasks("done");
   }
 
   /** The tasks that have an error. */
-  failTasks(): Tasks<T> {
+  failTasks(): Tasks<T, "fail"> {
     return this.#tasks("fail");
   }
 
@@ -475,11 +497,12 @@ export function readTask<T = unknown>(path: string): Task<T> {
     return toTask(files.readText(path), path) as Task<T>;
   } catch (cause) {
     const { id, state } = locate(path);
-    return { id, state, errorValue: new Error(`Cannot read the task \`${path}\``, { cause }) };
+    const errorValue = new Error(`Cannot read the task \`${path}\``, { cause });
+    return { id, state, errorValue } as Task<T>;
   }
 }
 
-function toTask(text: string, path: string): Task {
+function toTask(text: string, path: string): AnyTask {
   const task = files.parseTask(text);
   if (!task) throw new SyntaxError("It is no object in JSON");
   for (const key of ["metadata", "returnValue", "errorValue"]) {
@@ -514,7 +537,7 @@ export interface ExecOptions extends Pick<RunOptions, "session"> {
  * console.log(task.returnValue);
  * ```
  */
-export async function exec(path: string | URL, options: ExecOptions = {}): Promise<Task> {
+export async function exec(path: string | URL, options: ExecOptions = {}): Promise<AnyTask> {
   const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
   const text = files.readText(file);
@@ -1256,6 +1279,7 @@ class Runner {
   printed = ""; // the end of it
   isEnding = false; // it gets nothing more
   isKilled = false;
+  isQuiet = false; // it has printed nothing of late
   overdue: Job | undefined; // for which it was killed
   limit: Timer | undefined; // until it must have ended
   readonly #options: Options;
@@ -1307,8 +1331,11 @@ class Runner {
       this.child.close();
     }
     this.isEnding = true;
-    // what a task has left may block it
-    if (!this.jobs.size) this.limit ??= setTimeout(() => this.kill(), 5000);
+    const expect = () => {
+      if (this.isQuiet) this.kill(); // what a task has left may block it
+      this.isQuiet = true;
+    };
+    if (!this.jobs.size) this.limit ??= setInterval(expect, 2500);
   }
 
   kill(): void {
@@ -1485,6 +1512,7 @@ class Pool extends Change {
 
   #print(runner: Runner, text: string, stream: Stream): void {
     if (!text) return;
+    runner.isQuiet = false;
     runner.printed = (runner.printed + text).slice(-2000);
     const begun = [...runner.begun];
     const ids = (begun.length ? begun : [runner.last]).map(({ id }) => id).join(",");
@@ -1593,24 +1621,31 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
 
 /**
  * Deno takes import map, packages and lock file from beside its main module, so it is given one that would
- * lie in the task's project. It never gets there, as the runner exits in the preloaded module; that waits
- * for the runner, and is no module of ours, as task modules import them.
+ * lie in the project of the task: that is where the program is, and what the program has not imported tells
+ * of a project of its own; for the command, it is where that was started. It never gets there, as the runner
+ * exits in the preloaded module; that waits for the runner, and is no module of ours, as task modules import
+ * them.
  */
-function denoArgs(permissions: string[], steps: Step[]): string[] {
-  const calls = steps.map(({ call, value }) => `${call ?? Object(value).$function}`);
-  const called = calls.filter((call) => call.includes("#") && call !== COMMAND);
-  const modules = called.map((call) => fileUrl(call.slice(0, call.lastIndexOf("#"))));
+export function denoArgs(permissions: string[], steps: Step[], main = SERVING): string[] {
+  const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
+  const named = called.map((call) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
+  const modules = named.filter((module) => module !== undefined);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
-  const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
+  const code = [main, ...imports].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
-  const isCommand = deno!.mainModule === import.meta.resolve("./cli.ts"); // which has no task of its own
-  const places = [...modules, isCommand ? "" : deno!.mainModule, fileUrl("forrest.js")];
-  const project = places.find((url) => url.startsWith("file:"));
-  const main = new URL("forrest-runner.js", project).href;
-  return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
+  const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
+  const own = modules.find((url) => isFile(url) && !isOfProgram(url)) ??
+    [deno!.mainModule].find(isFile) ?? `${fileUrl(cwd())}/`;
+  const nowhere = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
+  return ["run", ...permissions, "--no-prompt", "--preload", preload, nowhere];
 }
+
+const SERVING = `import "${RUNNER}"; await ${CALL}`;
+
+/** The command, which is not the program of those who use it. */
+const COMMAND_LINE = new URL("cli.ts", RUNNER).href;
 
 let hasSetsid: boolean | undefined;
 
@@ -1691,8 +1726,8 @@ function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; r
       release();
       if (isCaught || process.listenerCount(name) > 0) return;
       ending.isSure = true;
+      if (process.pid === 1) process.exit(128 + NUMBERS[name]!); // of a container, which survives its own
       process.kill(process.pid, name);
-      setTimeout(() => process.exit(128 + NUMBERS[name]!), 500); // process 1 of a container survives that
     });
   }
 
@@ -1805,6 +1840,22 @@ async function findExport(call: Callable, urls: string[]): Promise<string | unde
   return undefined;
 }
 
+let program: Set<string> | undefined;
+
+/** Whether the program consists of this module, too, as far as that shows along its imports. */
+function isOfProgram(url: string): boolean {
+  if (program) return program.has(url) || modules.has(url);
+  program = new Set([mainModule(), ...modules.keys()]);
+  for (const found of program) { // which also visits what is added meanwhile
+    const isSource = found.startsWith("file:") && !found.includes("/node_modules/");
+    const code = isSource ? files.readable(pathOf(found)) : "";
+    for (const specifier of importsIn(withoutComments(code))) {
+      program.add(resolve(specifier, found));
+    }
+  }
+  return program.has(url);
+}
+
 /** What is known of a module. */
 interface Module {
   functions: Map<unknown, string>; // the names of those that it exports
@@ -1821,7 +1872,10 @@ async function lookInto(url: string): Promise<Module> {
   const imports = importsIn(withoutComments(code)).map((specifier) => resolve(specifier, url));
   const functions = new Map<unknown, string>();
   const exports = isMain ? {} : await exportsOf(url); // which cannot be imported while it runs
-  for (const [name, value] of Object.entries(exports)) functions.set(value, `${url}#${name}`);
+  for (const [name, value] of Object.entries(exports)) {
+    // which is `default`, and which only Deno knows
+    if (name !== "module.exports") functions.set(value, `${url}#${name}`);
+  }
   return { functions, imports, code };
 }
 
@@ -1861,16 +1915,6 @@ function importsIn(code: string): string[] {
   const found: string[] = [];
   for (let match; (match = statement.exec(code));) if (match[3]) found.push(match[3]);
   return found;
-}
-
-function resolve(specifier: string, base: string): string {
-  if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
-  const { createRequire } = nodeProcess().getBuiltinModule("node:module");
-  const found = bun
-    ? attempt(() => bun.resolveSync(specifier, pathOf(new URL(".", base).href)))
-    : attempt(() => import.meta.resolve(specifier)) ?? // by an import map
-      attempt(() => createRequire(base).resolve(specifier));
-  return found ? fileUrl(found) : specifier;
 }
 
 /**

@@ -80,7 +80,7 @@ function takeOrder(): string | undefined {
 }
 
 async function performAll(): Promise<void> {
-  const directory = cwd();
+  const directory = attempt(cwd)!;
   const goBack = () => deno ? deno.chdir(directory) : nodeProcess().chdir(directory);
   let running = 0;
   let free = ignore;
@@ -203,12 +203,12 @@ export async function runSteps(steps: Step[], session?: string): Promise<unknown
   for (const { call, args = [], value } of steps) {
     const isCall = call !== undefined;
     const stored = isCall ? args : [value];
-    for (const holder of holdersIn(stored)) {
-      [, holder.$function] = await load(holder.$function, session);
-    }
-    const values = decode(stored, results) as unknown[];
-    const [owner, callee] = isCall ? await load(call, session, results) : [null, () => values[0]];
     try {
+      for (const holder of holdersIn(stored)) {
+        [, holder.$function] = await load(holder.$function, session);
+      }
+      const values = decode(stored, results) as unknown[];
+      const [owner, callee] = isCall ? await load(call, session, results) : [null, () => values[0]];
       results.push(await apply(owner, callee, values));
     } catch (error) {
       throw explain(error, call);
@@ -252,16 +252,23 @@ function isConstructor(callee: object): boolean {
   return !writable || (isLikeClass && (isDerived || Object.keys(value).length > 0));
 }
 
-/** If an error may come of a function's text that lacks what was around it, says so. */
+/** If an error may come of a function's text that lacks what was around it, or of the executable, says so. */
 function explain(error: unknown, call: unknown): unknown {
-  if (typeof Object(call).source !== "string" || !(error instanceof ReferenceError)) return error;
-  const reason = "The function was stored as its text, without the variables around it";
-  const fix = `export it from a module (and ${GUARD}), or name a \`session\` module`;
-  return new ReferenceError(`${error.message}. ${reason}: ${fix}`, { cause: error });
+  if (!(error instanceof ReferenceError)) return error;
+  const isText = typeof Object(call).source === "string";
+  const isOfOther = isCompiled && /^(Deno|Bun) is not defined/.test(error.message);
+  const why = isOfOther
+    ? `This executable runs tasks on ${
+      deno ? "Deno" : "Bun"
+    }: compile one that is made of the other`
+    : "The function was stored as its text, without the variables around it: " +
+      `export it from a module (and ${GUARD}), or name a \`session\` module`;
+  if (!isText && !isOfOther) return error;
+  return new ReferenceError(`${error.message}. ${why}`, { cause: error });
 }
 
 /** The objects that hold a reference to a function in `$function`. */
-function holdersIn(stored: unknown): { $function?: unknown }[] {
+export function holdersIn(stored: unknown): { $function?: unknown }[] {
   // deno-lint-ignore no-explicit-any
   const places: any[] = [stored];
   for (const holder of places) {
@@ -357,8 +364,11 @@ const IMPORTING = Symbol.for("forrest.importing");
 const importing = ((globalThis as Record<symbol, unknown>)[IMPORTING] ??= new Set()) as Set<string>;
 
 /** Imports a module, and shows meanwhile that it does. */
-async function importFrom(path: string): Promise<Exports> {
-  const url = fileUrl(path);
+async function importFrom(name: string): Promise<Exports> {
+  // what only Deno gets by itself is installed for Bun
+  const specifier = bun ? name.replace(/^npm:\/?(@?[^@]+)(@[^/]*)?/, "$1") : name;
+  const isPackage = !/^[./]|:|\.[cm]?[jt]sx?$/.test(specifier);
+  const url = isPackage ? resolve(specifier, `${fileUrl(cwd())}/`) : fileUrl(specifier);
   if (modules.has(url)) return modules.get(url)!;
   const place = pathOf(url);
   importing.add(place);
@@ -368,6 +378,17 @@ async function importFrom(path: string): Promise<Exports> {
   } finally {
     importing.delete(place);
   }
+}
+
+/** What the specifier in an import stands for, in the module at `base`. */
+export function resolve(specifier: string, base: string): string {
+  if (/^\.{0,2}\//.test(specifier)) return new URL(specifier, base).href;
+  const { createRequire } = nodeProcess().getBuiltinModule("node:module");
+  const found = bun
+    ? attempt(() => bun.resolveSync(specifier, pathOf(new URL(".", base).href)))
+    : attempt(() => import.meta.resolve(specifier)) ?? // by an import map
+      attempt(() => createRequire(base).resolve(specifier));
+  return found?.startsWith("/") ? fileUrl(found) : found ?? specifier;
 }
 
 /** Loads a module without the threads that `import()` starts on Bun, if it is one that can be loaded so. */
@@ -768,6 +789,10 @@ export const nodeProcess = (): typeof import("node:process") => (globalThis as R
 /** The directory of this process. */
 export const cwd = (): string => deno ? deno.cwd() : nodeProcess().cwd();
 
+/** Whether the directory of this process is there still. */
+const hasDirectory = (): boolean =>
+  deno ? !!cwd() : nodeProcess().getBuiltinModule("node:fs").existsSync(cwd());
+
 /** Where this module lies: a runner is started with it. */
 export const RUNNER: string = import.meta.url;
 
@@ -809,6 +834,10 @@ export interface SpawnOptions {
 export function spawn(command: string[], options: SpawnOptions = {}): Child {
   const { env, hasInput, detached } = options;
   const [program, ...args] = command;
+  if (!attempt(hasDirectory)) {
+    const fix = "start this again in one that stays";
+    throw errorOf(`Cannot start \`${program}\`, as the directory of this process is gone: ${fix}`);
+  }
   let child: Runtime;
   try {
     if (deno) {
@@ -934,10 +963,19 @@ function readOnBun(buffer: Uint8Array): Promise<number> {
 /** Ends this process as a program ends, whatever timers tasks have left. */
 function end(): void {
   // Bun ends by itself when all is written, unless something keeps it
-  if (bun) setTimeout(() => nodeProcess().exit(0), 200).unref();
+  if (bun) setTimeout(endOnBun, 200).unref();
   // what tasks let wait for the end is called by `process`, if one has loaded it
   else if ("dispatchProcessExitEvent" in deno[deno.internal]) nodeProcess().exit(0);
   else deno.exit(0);
+}
+
+/** Ends this process when all is written that tasks have printed, which somebody may read slowly. */
+async function endOnBun(): Promise<void> {
+  const { stdout, stderr, exit } = nodeProcess();
+  for (const stream of [stdout, stderr]) {
+    await new Promise<void>((done) => stream.end(done));
+  }
+  exit(0);
 }
 
 // ------------------------------------------------------------------------------- how a runner begins

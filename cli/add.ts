@@ -4,14 +4,15 @@
  * @module
  */
 
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
 import { toFileUrl } from "@std/path/to-file-url";
 import { command, defer, TaskList } from "../mod.ts";
 import type { Command, Input } from "./command.ts";
-import { isSpecifier, mayBeModule, program, UsageError } from "./command.ts";
+import { isSpecifier, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
 import { directoryOf, exists, namesIn } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
@@ -131,14 +132,32 @@ async function callTask(target = "", isJson: boolean): Promise<MakeTask> {
     const given = target ? `\`${target}\` names no function` : "The function is missing";
     throw new UsageError(`${given}: write MODULE#EXPORT, or \`-- PROGRAM\` for a program`);
   }
-  if (!mayBeModule(module)) throw new UsageError(`There is no module \`${module}\``);
-  const url = isSpecifier(module) ? new URL(module) : toFileUrl(resolve(module));
+  const url = urlOf(module);
+  if (!url) throw new UsageError(`There is no module \`${module}\``);
   url.hash = name;
   await checkCall(url.href);
   return (line, number) => {
     const args = isJson ? parseLine(line, number) : [line];
     return { key: [url.href, isJson, line], task: defer(url, ...args) };
   };
+}
+
+/** The URL of a module: of a file, or of a package that is installed here, or that `deno.json` names. */
+function urlOf(module: string): URL | undefined {
+  if (isSpecifier(module)) return new URL(module);
+  if (exists(module)) return toFileUrl(resolve(module));
+  const require = createRequire(resolve("here"));
+  const folders = require.resolve.paths(module) ?? [];
+  const [root] = /^(@[^/]+\/)?[^./][^/]*/.exec(module) ?? [];
+  // or else Bun would install what may be misspelt
+  if (root && folders.some((folder) => exists(`${folder}/${root}`))) {
+    return toFileUrl(require.resolve(module));
+  }
+  try {
+    return urlOf(JSON.parse(readFileSync("deno.json", "utf8")).imports[module]);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Lets a process look for a function, as a run would. What cannot be imported here may be elsewhere. */

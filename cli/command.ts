@@ -93,7 +93,7 @@ export function sessionOf(input: Input): string | undefined {
 // ------------------------------------------------------------------------------- this program
 
 /** Where the source of this program is. */
-const SOURCE = new URL("../cli.ts", import.meta.url).href;
+export const SOURCE = new URL("../cli.ts", import.meta.url).href;
 
 /** Whether this program is one executable, and has no source. */
 export const isExecutable = !/\/cli\/command\.[jt]s$/.test(import.meta.url) ||
@@ -128,7 +128,12 @@ function folderOf(program: string): string | undefined {
 
 /** A path as short as it can be from here. */
 export function nearby(path: string): string {
-  const here = process.cwd();
+  let here;
+  try {
+    here = process.cwd();
+  } catch {
+    return path; // as it is gone
+  }
   if (path === here) return ".";
   return path.startsWith(`${here}/`) ? path.slice(here.length + 1) : path;
 }

@@ -5,7 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
@@ -358,6 +358,69 @@ eachWay((isExecutable) => {
     killGroup(run.process);
     await run.code;
   });
+
+  test("`add` takes the functions of packages, by their names, and gets none that is not there", () => {
+    using list = temporary();
+    list.write("node_modules/shouting/package.json", '{ "name": "shouting", "main": "main.js" }');
+    list.write("node_modules/shouting/main.js", "module.exports = (text) => text.toUpperCase();");
+    list.write(
+      "deno.json",
+      '{ "nodeModulesDir": "manual", "imports": { "doubled": "./tasks.ts" } }',
+    );
+    for (const call of ["shouting#default", "doubled#long", "node:path#basename"]) {
+      const { stderr } = list.forrestWith("run\n", "add", "list", call);
+      assert.match(stderr, /^To run what waits: [^\n]*\n$/, call);
+    }
+    const { stdout } = list.forrest("run", "list");
+    assert.match(stdout, /"RUN"/);
+    assert.match(stdout, /3 done, 0 failed/);
+    for (const module of ["nowhere", "./nowhere.ts", "@no/where"]) {
+      const { code, stderr } = list.forrestWith("run\n", "add", "list", `${module}#run`);
+      assert.match(stderr, new RegExp(`There is no module \`${module}\``));
+      assert.equal(code, 2);
+    }
+  });
+
+  test(
+    "tasks see the imports of their own project, wherever they are run, and no lock file of ours",
+    {
+      skip: isExecutable ? "import maps are of the runtimes" : false,
+    },
+    () => {
+      using list = temporary();
+      const lock = () => readFileSync(join(project, "deno.lock"), "utf8");
+      const before = lock();
+      const paths = '{ "paths": { "mapped/*": ["./library/*"] } }';
+      list.write("user/tsconfig.json", `{ "compilerOptions": ${paths} }`);
+      list.write("user/deno.json", '{ "imports": { "mapped/": "./library/" } }');
+      list.write("user/library/text.ts", "export const text = 'mapped';");
+      list.write(
+        "user/own.ts",
+        `import { text } from "mapped/text.ts";
+       export const run = (x: string) => text + x;
+       export const fail = () => { throw new RangeError(text); };`,
+      );
+      for (const name of ["run", "fail"]) {
+        const { stderr } = list.forrestWith("1\n", "add", "list", `user/own.ts#${name}`);
+        assert.match(stderr, /^To run what waits: [^\n]*\n$/);
+      }
+      const [one, other] = list.ids("todo").map((id) => `list/todo/${id}.json`);
+      const raised = [one, other].map((path) => list.forrest("exec", path, "--raise"));
+      assert.deepEqual(raised.map(({ stdout }) => stdout).sort(), ["", "mapped1\n"]);
+      assert.match(raised.map(({ stderr }) => stderr).join(""), /RangeError: mapped/);
+      const written = [one, other].map((path) => list.forrest("exec", path, "out.json").code);
+      assert.deepEqual(written.sort(), [0, 1]);
+      list.forrest("run", "list");
+      assert.equal(
+        list.forrest("exec", `list/done/${list.ids("done")[0]}.json`).stdout,
+        "mapped1\n",
+      );
+      const { code, stderr } = list.forrest("exec", `list/fail/${list.ids("fail")[0]}.json`);
+      assert.match(stderr, /: RangeError: mapped\nTo see where: /);
+      assert.equal(code, 1);
+      assert.equal(lock(), before);
+    },
+  );
 
   test("`xargs` runs the tasks of a list; a second time nothing happens", () => {
     using list = temporary();

@@ -46,6 +46,38 @@ asExecutable(() => {
     },
   );
 
+  test(
+    "the executable sees the paths of `tsconfig.json`, and says on which runtime it runs tasks",
+    {
+      skip: program ? false : how,
+    },
+    () => {
+      using list = temporary();
+      const isBun = how.startsWith("bun");
+      list.write(
+        "own/tsconfig.json",
+        '{ "compilerOptions": { "paths": { "mapped/*": ["./lib/*"] } } }',
+      );
+      list.write("own/deno.json", '{ "imports": { "mapped/": "./lib/" } }');
+      list.write("own/lib/text.ts", "export const text = 'mapped';");
+      list.write(
+        "own/tasks.ts",
+        `${isBun ? 'import { text } from "mapped/text.ts";' : 'const text = "mapped";'}
+       export const run = (): string => text;
+       export const other = () => ${isBun ? "Deno.version" : "Bun.version"};`,
+      );
+      for (const call of ["run", "other"]) {
+        list.forrestWith("x\n", "add", "list", `own/tasks.ts#${call}`);
+      }
+      const { stdout } = list.forrest("run", "list");
+      assert.match(stdout, /^done .* "mapped"$/m);
+      assert.match(
+        stdout,
+        /(Deno|Bun) is not defined. This executable runs tasks on (Bun|Deno): compile/,
+      );
+    },
+  );
+
   test("the executable runs TypeScript tasks with relative imports and packages of their project", {
     skip: program ? false : how,
   }, () => {

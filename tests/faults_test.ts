@@ -4,7 +4,15 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import process from "node:process";
 import * as fixture from "./fixtures/tasks.ts";
-import { isRunning, resultOf, temporary, test, until, writeProgram } from "./helpers.ts";
+import {
+  isRunning,
+  resultOf,
+  runProgram,
+  temporary,
+  test,
+  until,
+  writeProgram,
+} from "./helpers.ts";
 import { command, defer, type RunOptions, TaskList } from "./library.ts";
 
 test("the log has a line for each event of a task", async () => {
@@ -128,6 +136,36 @@ test("a directory that is removed while it is run ends the run with an error", a
     await until(() => !isRunning(folder.read("pid")));
     assert.equal(existsSync(folder.file("list")), false);
   }
+});
+
+test("if the directory in which it was started is removed, a run ends, and says so", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { mkdirSync, rmSync } from "node:fs";
+     const tasks = new TaskList("list");
+     mkdirSync("work");
+     process.chdir("work");
+     for (let i = 0; i < 9; i++) tasks.schedule(defer(Number, i), { id: \`\${i}\` });
+     tasks.schedule(command(["echo"]), { id: "program" });
+     const run = async (options: object) => {
+       try {
+         for await (const { state } of tasks.run({ processes: 1, ...options })) {
+           rmSync("../work", { recursive: true, force: true });
+           console.log(state);
+         }
+       } catch (error) {
+         console.log((error as Error).message);
+       }
+     };
+     await run({ ids: ["0", "1", "2", "3"] });
+     await run({ ids: ["4", "5"], tasksPerProcess: 5 });
+     await run({ ids: ["program"] });
+     const { todo, done } = tasks.count();
+     console.log(todo + done, tasks.count());`,
+  );
+  const gone = "Cannot start `.*`, as the directory of this process is gone: start this again .*\n";
+  assert.match(stdout, new RegExp(`^(done\n)+(${gone}){3}10 `), stderr);
 });
 
 test("what a task starts does not see the order of its process", async () => {

@@ -156,3 +156,26 @@ test("what tasks that share a process print in parts is logged before they end",
   assert.ok(printed >= 0 && printed < ended, lines.join("\n"));
   assert.match(lines.at(-1)!, /is in `done`/);
 });
+
+test("a slow reader gets all that a task has printed before it returned", () => {
+  for (const stream of ["stdout", "stderr"]) {
+    using folder = temporary();
+    const [program, args, options] = writeProgram(
+      folder,
+      `import { write } from "./tasks.ts";
+       const tasks = new TaskList("list");
+       for (let i = 0; i < 3; i++) tasks.schedule(defer(write, "${stream}"));
+       for await (const _ of tasks.run({ processes: 2 }));`,
+      {
+        "tasks.ts": `import process from "node:process";
+          export function write(stream: "stdout" | "stderr") {
+            process[stream].write("x".repeat(2_000_000));
+            setInterval(() => {}, 1000); // keeps its process
+          }`,
+      },
+    );
+    const words = ["-c", '"$@" 2>&1 | { sleep 1.5; wc -c; }', "sh", program, ...args];
+    const { stdout, stderr } = spawnSync("sh", words, { ...options, encoding: "utf8" });
+    assert.equal(Number(stdout), 6_000_000, `${stream} ${stderr}`);
+  }
+});

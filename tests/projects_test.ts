@@ -122,6 +122,38 @@ test("a task module uses the import map and the npm packages of its own project"
   assert.equal(stdout, "mapped\n");
 });
 
+test("what a program imports sees in a runner what it saw there, also below another `deno.json`", () => {
+  using folder = temporary();
+  makeProject(folder);
+  folder.write("project/deno.json", '{ "imports": { "mapped/": "./library/" } }');
+  folder.write(
+    "project/tsconfig.json",
+    '{ "compilerOptions": { "paths": { "mapped/*": ["./library/*"] } } }',
+  );
+  folder.write("project/library/text.ts", "export const text = 'mapped';");
+  const text =
+    'import { text } from "mapped/text.ts"; export const run = (x = "") => x + text + " ";';
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { run } from "./inside/tasks.ts";
+     export const last = (x: string) => x + "own" + Number("1");
+     if (import.meta.main) {
+       const tasks = new TaskList("../list", { existOk: true, noScheduleIfExist: true });
+       for (const id of ["1", "2"]) tasks.schedule(defer(last, defer(run)), { id });
+       for await (const task of tasks.run({ ids: [process.argv[2] ?? "1"] })) console.log(task.errorValue ?? task.returnValue);
+       if (!process.argv[2]) {
+         const { spawnSync } = await import("node:child_process");
+         const words = ["run", ..."Deno" in globalThis ? ["-A"] : [], process.argv[1]!, "2"];
+         console.log(spawnSync(process.execPath, words, { encoding: "utf8" }).stdout);
+       }
+     }`,
+    { "project/inside/tasks.ts": text, "project/inside/deno.json": "{}" },
+    "project/main.ts",
+  );
+  assert.equal(stderr, "");
+  assert.equal(stdout, "mapped own1\nmapped own1\n\n");
+});
+
 test("the functions of a package that a script imports are tasks", () => {
   using folder = temporary();
   makeProject(folder);
@@ -140,6 +172,32 @@ test("the functions of a package that a script imports are tasks", () => {
   );
   assert.equal(stderr, "");
   assert.equal(stdout, "Hello, package!\nb\n");
+});
+
+test("a package is named as in an import, and means that of the project on both runtimes", () => {
+  using folder = temporary();
+  makeProject(folder);
+  folder.write("project/single.cjs", "const mark = '!'; module.exports = (x) => x + mark;");
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { readdirSync, writeFileSync } from "node:fs";
+     import single from "./single.cjs";
+     const tasks = new TaskList("list");
+     for (const [id, call] of ["greeter#greet", "npm:greeter@1.0.0#greet", "./tasks.ts#run", "path#basename"].entries()) {
+       const isOther = call.startsWith("npm:") && "Deno" in globalThis; // which gets it from a registry
+       const steps = [{ call: isOther ? "greeter#greet" : call, args: ["you"] }];
+       writeFileSync(\`list/todo/\${id}.json\`, JSON.stringify({ steps }));
+     }
+     await tasks.schedule(defer(single, "one"), { id: "single" });
+     for await (const { id, steps } of tasks.todoTasks()) if (id === "single") console.log(steps![0]!.call);
+     for await (const task of tasks.run({ processes: 1 })) console.log(task.errorValue ?? task.returnValue);`,
+    {},
+    "project/main.ts",
+  );
+  assert.equal(stderr, "");
+  const single = `file://${folder.file("project/single.cjs")}#default`;
+  const values = ["Hello, you!", "Hello, you!", "Hello, you!,own,a", "you", "one!"];
+  assert.deepEqual(stdout.trim().split("\n"), [single, ...values]);
 });
 
 test("tasks of several projects run in one list, each with what its own project has", async () => {

@@ -1,5 +1,7 @@
 /** Signals to a program that runs a list. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
 import {
   allGone,
   assertLegal,
@@ -18,6 +20,8 @@ import {
   stubborn,
   until,
 } from "./crash.ts";
+
+import { temporary, writeProgram } from "./helpers.ts";
 
 const signals = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const;
 
@@ -101,3 +105,25 @@ check("after a run, signals do again what they did before it", noProc, async () 
   assert.equal((await handling.ended).code, 7);
   assert.deepEqual(handling.seen().filter((event) => event.handler), [{ handler: signal }]);
 });
+
+const container = ["--fork", "--pid", "--mount-proc", "--kill-child"];
+const noContainer = spawnSync("unshare", [...container, "true"]).status !== 0 &&
+  "this user may not make namespaces (`unshare`)";
+
+for (const [signal, number] of Object.entries(signals)) {
+  check(`${signal} ends a program that is process 1 of its container`, noContainer, () => {
+    using folder = temporary();
+    const [program, args, options] = writeProgram(
+      folder,
+      `const tasks = new TaskList("list");
+       await tasks.schedule(command(["sh", "-c", "kill -${number} 1; exec sleep 60"]), { id: "kill" });
+       for await (const { state } of tasks.run()) console.log(state);
+       console.log("after the loop");`,
+    );
+    const words = [...container, program, ...args];
+    const { status, stdout } = spawnSync("unshare", words, { ...options, encoding: "utf8" });
+    assert.deepEqual([status, stdout], [128 + number, ""]);
+    assert.deepEqual(readdirSync(folder.file("list/todo")), ["kill.json"]);
+    return Promise.resolve();
+  });
+}

@@ -93,9 +93,40 @@ export function types(): void {
   // @ts-expect-error: a list of numbers takes no string
   numbers.schedule(prepared.thing);
   new TaskList<{ size: number }>("list").schedule({ size: length });
-  const run = numbers.run();
-  is<typeof run extends AsyncGenerator<infer Y> ? Y : never, Task<number>>(true);
-  is<Task<number>["returnValue"], number | undefined>(true);
+  const task = {} as Task<number>;
+  is<typeof task.returnValue, number | undefined>(true);
+  if (task.state === "done") is<typeof task.returnValue, number>(true);
+  if (task.state === "fail") is<typeof task.returnValue, undefined>(true);
+  const loop = async () => {
+    for await (const task of numbers.doneTasks()) is<typeof task.returnValue, number>(true);
+    for await (const task of numbers.run()) {
+      if (task.state === "done") is<typeof task.returnValue, number>(true);
+      else is<typeof task.state, "fail">(true);
+      if (task.state === "done") is<typeof task.errorValue, undefined>(true);
+    }
+  };
+  is<typeof loop, () => Promise<void>>(true);
+  const anything = new TaskList("list");
+  anything.schedule(prepared);
+  anything.schedule({ a: [length, null] });
+  // @ts-expect-error: a promise is no task, as where `defer` was forgotten
+  anything.schedule(fixture.addSlowly(1, 2));
+  // @ts-expect-error: nor is a function
+  anything.schedule(() => fixture.addSlowly(1, 2));
+  // @ts-expect-error: nor is a promise of a number
+  numbers.schedule(fixture.addSlowly(1, 2));
+
+  type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
+  const save = (value: Json): Json => value;
+  const saved = defer(save, { a: [1, null, defer(save, [null])], b: { c: null } });
+  is<typeof saved, Deferred<Json>>(true);
+  new TaskList<Json>("list").schedule({ a: [saved, null] });
+  // @ts-expect-error: a date is no JSON, however deep
+  defer(save, { a: [1, null, { b: new Date() }] });
+  // deno-lint-ignore no-explicit-any
+  const untyped = defer(((x: unknown) => x) as any, 1).a;
+  // deno-lint-ignore no-explicit-any
+  is<typeof untyped, Deferred<any>>(true);
 
   const texts = map((x: number) => `${x}`, [1, 2]);
   is<typeof texts, AsyncGenerator<string, void, void>>(true);
