@@ -25,7 +25,7 @@
 import * as files from "./files.ts";
 import { isAlive, locate, newOwner, type Outcome, type Result, states } from "./files.ts";
 import type { State } from "./files.ts";
-import { decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
+import { cwd, decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
 import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
@@ -1628,21 +1628,23 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
  * there, as the runner exits in the preloaded module; that waits for the runner, and is no module of ours, as
  * task modules import them.
  */
-function denoArgs(permissions: string[], steps: Step[]): string[] {
+export function denoArgs(permissions: string[], steps: Step[], main = SERVING): string[] {
   const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
   const named = called.map((call) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
   const modules = named.filter((module) => module !== undefined);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
-  const code = [`import "${RUNNER}"`, ...imports, `await ${CALL}`].join(";");
+  const code = [main, ...imports].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const others = modules.filter((url) => !isOfProgram(url));
   const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
   const own = [...others, deno!.mainModule].find(isFile) ?? fileUrl("forrest");
-  const main = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
-  return ["run", ...permissions, "--no-prompt", "--preload", preload, main];
+  const nowhere = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
+  return ["run", ...permissions, "--no-prompt", "--preload", preload, nowhere];
 }
+
+const SERVING = `import "${RUNNER}"; await ${CALL}`;
 
 /** The command, which is not the program of those who use it. */
 const COMMAND_LINE = new URL("cli.ts", RUNNER).href;

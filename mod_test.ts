@@ -52,6 +52,73 @@ test("RunForrest: a loop over items runs as tasks and gives their return values"
   assert.equal(readdirSync(folder.file("tasklist/done")).length, 3);
 });
 
+// ------------------------------------------------------------------------------- programs as tasks
+
+test("command() gives what a program writes to its standard output", async () => {
+  assert.equal(await resultOf(command(["echo", "run  forrest", "$HOME"])), "run  forrest $HOME\n");
+  assert.equal(await evaluate(command(["echo", "run"]).trim()), "run");
+});
+
+test("command() runs a shell only when it is told", async () => {
+  const task = command(["echo one | tr a-z A-Z; echo two >&2"], { shell: true });
+  const output = { stdout: "", stderr: "" };
+  const onOutput = (text: string, stream: "stdout" | "stderr") => output[stream] += text;
+  assert.equal(await resultOf(task, { onOutput }), "ONE\n");
+  assert.equal(output.stderr, "two\n");
+});
+
+test("command() fails with exit code, signal and the end of the output", async () => {
+  const quiet = { onOutput: () => {} };
+  const exited = await outcomeOf(command(["sh", "-c", "echo last; echo words >&2; exit 3"]), quiet);
+  const exitError = exited.errorValue as Error & { code: number; signal: unknown };
+  assert.match(exitError.message, /exited with code 3.*last\nwords/s);
+  assert.equal(exitError.code, 3);
+  assert.equal(exitError.signal, null);
+  const killed = await outcomeOf(command(["sh", "-c", "kill -TERM $$"]), quiet);
+  const killError = killed.errorValue as Error & { signal: unknown };
+  assert.match(killError.message, /killed by SIGTERM/);
+  assert.equal(killError.signal, "SIGTERM");
+  const lost = await outcomeOf(command(["no-such-program", "x"]), quiet);
+  assert.match((lost.errorValue as Error).message, /no-such-program/);
+});
+
+// ---------------------------------------------------------------------------------------- just map
+
+test("map() takes exported, global and text functions", async () => {
+  assert.deepEqual(await Array.fromAsync(map(prepare, ["a"]), ({ thing }) => thing), ["A"]);
+  assert.deepEqual(await Array.fromAsync(map(Math.sqrt, [16, 25])), [4, 5]);
+  assert.deepEqual(
+    await Array.fromAsync(map((x: number) => x * factor, [6], { session })),
+    [42],
+  );
+});
+
+test("map() gives the results as they finish with `ordered: false`", async () => {
+  using folder = temporary();
+  const files = [folder.file("go"), folder.write("there", "")];
+  const results: string[] = [];
+  for await (const file of map(fixture.waitFor, files, { processes: 2, ordered: false })) {
+    results.push(file);
+    folder.write("go", "");
+  }
+  assert.deepEqual(results, files.toReversed());
+});
+
+for (const processes of [0, 2]) {
+  test(`map() rejects at the item that throws, with ${processes} processes`, async () => {
+    const check = (x: number) => {
+      if (x === 2) throw new RangeError(`item ${x}`);
+      return x;
+    };
+    const taken: number[] = [];
+    const consume = async () => {
+      for await (const x of map(check, [0, 1, 2, 3, 4], { processes })) taken.push(x);
+    };
+    await assert.rejects(consume, { name: "RangeError", message: "item 2" });
+    assert.deepEqual(taken, [0, 1]);
+  });
+}
+
 // --------------------------------------------------------------------------------- deferred values
 
 test("defer() calls nothing before its task runs", async () => {
@@ -573,73 +640,6 @@ test("retry() moves failed tasks back: all, by id, or by a predicate", async () 
   assert.deepEqual(tasks.count(), { todo: 4, running: 0, done: 1, fail: 0 });
   assert.equal(await tasks.retry(), 0);
 });
-
-// ------------------------------------------------------------------------------- programs as tasks
-
-test("command() gives what a program writes to its standard output", async () => {
-  assert.equal(await resultOf(command(["echo", "run  forrest", "$HOME"])), "run  forrest $HOME\n");
-  assert.equal(await evaluate(command(["echo", "run"]).trim()), "run");
-});
-
-test("command() runs a shell only when it is told", async () => {
-  const task = command(["echo one | tr a-z A-Z; echo two >&2"], { shell: true });
-  const output = { stdout: "", stderr: "" };
-  const onOutput = (text: string, stream: "stdout" | "stderr") => output[stream] += text;
-  assert.equal(await resultOf(task, { onOutput }), "ONE\n");
-  assert.equal(output.stderr, "two\n");
-});
-
-test("command() fails with exit code, signal and the end of the output", async () => {
-  const quiet = { onOutput: () => {} };
-  const exited = await outcomeOf(command(["sh", "-c", "echo last; echo words >&2; exit 3"]), quiet);
-  const exitError = exited.errorValue as Error & { code: number; signal: unknown };
-  assert.match(exitError.message, /exited with code 3.*last\nwords/s);
-  assert.equal(exitError.code, 3);
-  assert.equal(exitError.signal, null);
-  const killed = await outcomeOf(command(["sh", "-c", "kill -TERM $$"]), quiet);
-  const killError = killed.errorValue as Error & { signal: unknown };
-  assert.match(killError.message, /killed by SIGTERM/);
-  assert.equal(killError.signal, "SIGTERM");
-  const lost = await outcomeOf(command(["no-such-program", "x"]), quiet);
-  assert.match((lost.errorValue as Error).message, /no-such-program/);
-});
-
-// ---------------------------------------------------------------------------------------- just map
-
-test("map() takes exported, global and text functions", async () => {
-  assert.deepEqual(await Array.fromAsync(map(prepare, ["a"]), ({ thing }) => thing), ["A"]);
-  assert.deepEqual(await Array.fromAsync(map(Math.sqrt, [16, 25])), [4, 5]);
-  assert.deepEqual(
-    await Array.fromAsync(map((x: number) => x * factor, [6], { session })),
-    [42],
-  );
-});
-
-test("map() gives the results as they finish with `ordered: false`", async () => {
-  using folder = temporary();
-  const files = [folder.file("go"), folder.write("there", "")];
-  const results: string[] = [];
-  for await (const file of map(fixture.waitFor, files, { processes: 2, ordered: false })) {
-    results.push(file);
-    folder.write("go", "");
-  }
-  assert.deepEqual(results, files.toReversed());
-});
-
-for (const processes of [0, 2]) {
-  test(`map() rejects at the item that throws, with ${processes} processes`, async () => {
-    const check = (x: number) => {
-      if (x === 2) throw new RangeError(`item ${x}`);
-      return x;
-    };
-    const taken: number[] = [];
-    const consume = async () => {
-      for await (const x of map(check, [0, 1, 2, 3, 4], { processes })) taken.push(x);
-    };
-    await assert.rejects(consume, { name: "RangeError", message: "item 2" });
-    assert.deepEqual(taken, [0, 1]);
-  });
-}
 
 // ------------------------------------------------------------------------------- when a task fails
 

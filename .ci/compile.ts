@@ -21,7 +21,9 @@ function run(program: string, ...words: string[]): boolean {
 }
 
 function compile(): boolean {
-  return run(process.execPath, "compile", "-A", "--output", made, "cli.ts");
+  const isMade = run(process.execPath, "compile", "-A", "--output", made, "cli.ts");
+  if (!isMade) console.error("From nothing but the npm registry: `deno task compile:bun`");
+  return isMade;
 }
 
 async function compileWithBun(): Promise<boolean> {

@@ -93,7 +93,7 @@ export function sessionOf(input: Input): string | undefined {
 // ------------------------------------------------------------------------------- this program
 
 /** Where the source of this program is. */
-const SOURCE = new URL("../cli.ts", import.meta.url).href;
+export const SOURCE = new URL("../cli.ts", import.meta.url).href;
 
 /** Whether this program is one executable, and has no source. */
 export const isExecutable = !/\/cli\/command\.[jt]s$/.test(import.meta.url) ||

@@ -4,24 +4,27 @@
  * @module
  */
 
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { rmSync } from "node:fs";
+import { constants, tmpdir } from "node:os";
 import process from "node:process";
 import { fromFileUrl } from "@std/path/from-file-url";
-import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
-import { encode, exec as runFile, type ExecOptions, locate, readTask } from "../mod.ts";
-import type { AnyTask, Stream } from "../mod.ts";
+import { type AnyTask, denoArgs, encode, exec as runFile, type ExecOptions } from "../mod.ts";
+import { listen, locate, readTask, type Stream } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
 import type { Command, Input } from "./command.ts";
-import { AGAIN, isExecutable, isSpecifier, nearby, program } from "./command.ts";
+import { AGAIN, isExecutable, nearby, program, SOURCE } from "./command.ts";
 import { Raised, SESSION, sessionOf, UsageError } from "./command.ts";
 import { exists, noTask, openList } from "./list.ts";
 import { Screen } from "./screen.ts";
 import { Clock, Stop } from "./stop.ts";
-import { stateAt, storedAt } from "./task.ts";
+import { stateAt } from "./task.ts";
 import { printable, write } from "./terminal.ts";
+
+/** What a task is run with where the command itself is of no use. */
+const LIBRARY = new URL("../mod.ts", import.meta.url).href;
 
 export const exec: Command = {
   most: 2,
@@ -35,7 +38,7 @@ OUT.json or --raise.`,
     ["--raise", "throw what the task throws, here, and change no file"],
     ["--print", "print the whole error [default: its first line]"],
     SESSION,
-    ["--inspect-brk", "wait for a debugger, and stop before the first line"],
+    ["--inspect-brk", "the same, but wait for a debugger before the first line"],
   ],
   examples: [
     "forrest exec tasklist/fail/7.json --raise",
@@ -47,14 +50,10 @@ OUT.json or --raise.`,
 async function execute(input: Input): Promise<number> {
   const [path, output] = input.words;
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
-  const isDebugged = input.is("inspect-brk");
-  if (isDebugged && isExecutable) {
-    throw new UsageError("`--inspect-brk` needs the source of forrest: use Deno or Bun");
-  }
   const { directory, state, id } = locate(resolve(path));
-  const isRaising = input.is("raise");
-  const isFiled = !output && !isRaising && !isDebugged;
-  if (state === "todo" && isFiled && /\.json$/.test(path)) {
+  const isDebugged = input.is("inspect-brk");
+  const isRaising = input.is("raise") || isDebugged;
+  if (state === "todo" && !output && !isRaising && /\.json$/.test(path)) {
     return await runOne(nearby(directory || "/"), id, input);
   }
   if (!exists(path)) throw noTask(path);
@@ -63,14 +62,47 @@ async function execute(input: Input): Promise<number> {
     throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
   }
   const options = { raise: isRaising, output, session: sessionOf(input) };
-  const task = isExecutable ? await runHere(path, options) : runApart(path, options, isDebugged);
-  if (typeof task === "number") return task;
+  if (globalThis.Deno && !isExecutable) return await runInProject(path, options, input);
+  if (isDebugged) return await debug();
+  let task;
+  try {
+    task = await runFile(path, options);
+  } catch (error) {
+    if (isRaising) throw new Raised("", { cause: error });
+    throw error;
+  }
+  return report(path, task, input);
+}
+
+/** Prints the value of a task, or its error; gives the exit code. */
+function report(path: string, task: AnyTask, input: Input): number {
   if ("errorValue" in task) {
     complain(path, task.errorValue, input);
     return 1;
   }
-  if (!output && task.returnValue !== undefined) console.log(task.returnValue);
+  if (!input.words[1] && task.returnValue !== undefined) console.log(task.returnValue);
   return 0;
+}
+
+/** Runs a task on Deno, where imports are those of the main module: so one that would lie in its project. */
+async function runInProject(path: string, options: ExecOptions, input: Input): Promise<number> {
+  const { steps } = readTask(path);
+  const output = options.output ?? `${tmpdir()}/forrest-${crypto.randomUUID()}.json`;
+  const words = [resolve(path), options.raise ? options : { ...options, output }];
+  const code = `import process from "node:process"; import { exec } from "${LIBRARY}";
+    const { returnValue } = await exec(...${JSON.stringify(words)});
+    if (${options.raise} && returnValue !== undefined) console.log(returnValue);
+    process.exit(0);`;
+  const flags = input.is("inspect-brk") ? ["-A", "--inspect-brk"] : ["-A"];
+  const args = denoArgs(flags, Array.isArray(steps) ? steps.map(Object) : [], code);
+  const child = spawn(process.execPath, args, { stdio: "inherit" });
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) listen(name, () => child.kill(name));
+  const [status, signal] = await once(child, "close");
+  if (signal) return 128 + constants.signals[signal as "SIGINT"];
+  if (options.raise || status) return status;
+  const result = report(path, readTask(output), input);
+  if (!options.output) rmSync(output);
+  return result;
 }
 
 /** Claims one task of a list, runs it, and files its outcome. */
@@ -113,38 +145,12 @@ function complain(path: string, error: unknown, input: Input): void {
   write("stderr", `${printable(locate(path).id)}: ${text}\nTo see where: ${again}\n`);
 }
 
-async function runHere(path: string, options: ExecOptions): Promise<AnyTask> {
-  try {
-    return await runFile(path, options);
-  } catch (error) {
-    if (options.raise) throw new Raised("", { cause: error });
-    throw error;
+/** Starts this program again on Bun, in the debugger. */
+function debug(): number {
+  if (isExecutable) {
+    throw new UsageError("`--inspect-brk` needs the source of forrest: use Deno or Bun");
   }
-}
-
-/** Runs a task in a process of its project, not of forrest; gives the exit code if there is no outcome. */
-function runApart(path: string, options: ExecOptions, isDebugged: boolean): AnyTask | number {
-  const folder = mkdtempSync(`${tmpdir()}/forrest-exec-`);
-  const output = options.output ?? (options.raise ? undefined : `${folder}/outcome.json`);
-  const script = new URL("./here.ts", import.meta.url).href;
-  const start = globalThis.Deno
-    ? ["--preload", script, `${projectOf(path)}/forrest.js`] // which is never reached
-    : [fromFileUrl(script)];
-  const flags = [...globalThis.Deno ? ["run", "-A"] : [], ...isDebugged ? ["--inspect-brk"] : []];
-  const words = [...flags, ...start, path, JSON.stringify({ ...options, output })];
-  try {
-    const { status } = spawnSync(process.execPath, words, { stdio: "inherit" });
-    return status === 0 && output ? readTask(output) : status ?? 1;
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
-
-/** The folder of a module that a task calls: from there, Deno looks for the configuration of its project. */
-function projectOf(path: string): string {
-  const { steps } = storedAt(path);
-  const calls = Array.isArray(steps) ? steps.map((step) => `${Object(step).call}`) : [];
-  const isOfFile = (call: string) => call.startsWith("file:") || !isSpecifier(call);
-  const [module = "."] = calls.filter((call) => call.includes("#") && isOfFile(call));
-  return dirname(module.startsWith("file:") ? fromFileUrl(module) : module);
+  const words = process.argv.slice(2).map((word) => word === "--inspect-brk" ? "--raise" : word);
+  const start = ["--inspect-brk", fromFileUrl(SOURCE), ...words];
+  return spawnSync(process.execPath, start, { stdio: "inherit" }).status ?? 1;
 }

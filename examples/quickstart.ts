@@ -8,7 +8,7 @@
 import { defer, TaskList } from "../mod.ts";
 
 export function prepare(item: number) {
-  return { list: ["ignored", item], thing: "=".repeat(item % 8) };
+  return { list: ["ignored", item] as const, thing: "=".repeat(item % 8) };
 }
 
 export function dostuff(item: string | number, thing: string): string {

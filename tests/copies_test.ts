@@ -12,6 +12,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { otherRuntime } from "./helpers.ts";
 
 const project = fileURLToPath(new URL("..", import.meta.url));
 const rooms = ["mod.ts", "files.ts", "runner.ts"];
@@ -125,6 +126,22 @@ if (onDeno) {
     const expected = new Set([...modules, ...others.map((name) => `${root}${name}`)]);
     assert.deepEqual(files.sort(), [...expected].sort());
   });
+
+  test("what JSR counts is there: docs of each module and export, a description, the runtimes", () => {
+    const { name, version, exports } = JSON.parse(read(project, "deno.json"));
+    const linted = start(project, deno(), ["doc", "--lint", ...Object.values<string>(exports)]);
+    assert.equal(linted.status, 0, linted.stderr);
+    for (const module of Object.values<string>(exports)) {
+      assert.match(
+        read(project, module),
+        /^(#!.*\n)?\/\*\*(?:(?!\*\/).)*@example(?:(?!\*\/).)*@module\n \*\//s,
+      );
+    }
+    const description = JSON.parse(read(project, "package.json"));
+    assert.deepEqual([description.name, description.version], [name, version]);
+    assert.ok(description.description.length <= 250, "which is all that JSR shows");
+    assert.deepEqual(Object.keys(description.engines), ["deno", "bun"]);
+  });
 }
 
 /** The URLs of the local modules that one needs, itself among them. */
@@ -182,18 +199,19 @@ function start(cwd: string, program: string, args: string[], variables = {}) {
 }
 
 /** The program of Deno, which makes the bundle on both runtimes. */
-function deno(): string {
-  if (onDeno) return process.execPath;
-  const ask = ["--yes", "deno@2.9.6", "eval", "console.log(Deno.execPath())"];
-  return process.env.FORREST_DENO ?? start(project, "npx", ask).stdout.trim();
+const deno = (): string => onDeno ? process.execPath : otherRuntime();
+
+/** The loop of the README, with the library from another place. */
+function loopWith(library: string): string {
+  const [, loop] = read(project, "README.md").match(/^```ts loop\.ts\n(.*?)^```$/ms) ?? [];
+  assert.ok(loop, "the README has a first program");
+  assert.match(loop, /"jsr:@x\/forrest"/);
+  return loop.replaceAll("jsr:@x/forrest", library);
 }
 
 /** Runs the loop of the README, with the library from another place, and looks at what it prints. */
 function assertLoopRuns(place: string, library: string): void {
-  const [, loop] = read(project, "README.md").match(/^```ts loop\.ts\n(.*?)^```$/ms) ?? [];
-  assert.ok(loop, "the README has a first program");
-  assert.match(loop, /"jsr:@x\/forrest"/);
-  writeFileSync(join(place, "loop.ts"), loop.replaceAll("jsr:@x/forrest", library));
+  writeFileSync(join(place, "loop.ts"), loopWith(library));
   const { status, stdout, stderr } = start(place, process.execPath, [...run, "loop.ts"]);
   assert.equal(status, 0, stderr);
   const expected = Array.from({ length: 20 }, (_, item) => {
@@ -225,9 +243,10 @@ for await (const task of tasks.run({ processes: 2 })) {
 `;
 }
 
-/** Compiles a folder in which `bun init` has been, as strictly as the compilers can. */
+/** Compiles programs in a folder in which `bun init` has been, as strictly as the compilers can. */
 function assertCompiles(place: string, library: string): void {
   writeFileSync(join(place, "program.ts"), typedProgram(library));
+  writeFileSync(join(place, "loop.ts"), loopWith(library));
   const devDependencies = { "@types/bun": "1.4.5", "@types/node": "26.6.7", ...compilers };
   const manifest = { name: "strict", type: "module", private: true, devDependencies };
   writeFileSync(join(place, "package.json"), JSON.stringify(manifest));

@@ -12,6 +12,7 @@ import process from "node:process";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { eventOf } from "./fixtures/crash/event.ts";
+import { otherRuntime } from "./helpers.ts";
 import { defer, type RunOptions, type State, TaskList } from "./library.ts";
 
 export const fixtures = new URL("fixtures/crash/", import.meta.url);
@@ -50,21 +51,9 @@ export const noStrace = spawnSync("strace", ["-o", "/dev/null", "true"]).status 
 /** This runtime, with what it needs to start a program that may do everything. */
 const here = isDeno ? [process.execPath, "run", "--allow-all"] : [process.execPath];
 
-let runtimes: string[][] | undefined;
-
-/** Deno and Bun: this runtime, and the other as the environment names it or as npm has it. */
-export function bothRuntimes(): string[][] {
-  const find = (name: string, version: string, print: string[]) => {
-    const words = ["--yes", `${name}@${version}`, ...print];
-    const program = process.env[`FORREST_${name.toUpperCase()}`] ??
-      spawnSync("npx", words, { encoding: "utf8" }).stdout?.trim();
-    if (!program) assert.fail(`no ${name}: \`npx ${words.join(" ")}\` has not said where it is`);
-    return program;
-  };
-  return runtimes ??= isDeno
-    ? [here, [find("bun", "1.4.5", ["-e", "console.log(process.execPath)"])]]
-    : [[find("deno", "2.9.6", ["eval", "console.log(Deno.execPath())"]), "run", "-A"], here];
-}
+/** Deno and Bun. */
+export const bothRuntimes = (): string[][] =>
+  isDeno ? [here, [otherRuntime()]] : [[otherRuntime(), "run", "-A"], here];
 
 export interface Ending {
   code: number | null;

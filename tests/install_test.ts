@@ -74,8 +74,7 @@ function assertCommandWorks(folder: Folder, machine: ReturnType<typeof newMachin
   assert.equal(machine("own", `printf 'good\\nbad\\n' > lines`).status, 0);
   const added = forrest("add list tasks.ts#show lines");
   assert.equal(added.stdout, "2 tasks added to `list`\n", added.stderr);
-  assert.match(added.stderr, new RegExp(`^To run what waits:  ${name} run list\n$`, "m"));
-  assert.doesNotMatch(added.stderr, /cannot be imported/);
+  assert.equal(added.stderr, `To run what waits:  ${name} run list\n`);
   const steps = [{ call: "tasks.ts#show", args: ["by hand"] }]; // a path counts from where it is run
   folder.write("own/list/todo/by-hand.json", JSON.stringify({ steps }));
   const ran = machine("own", /To run what waits: (.*)/.exec(added.stderr)![1]);
@@ -106,7 +105,7 @@ test("the command runs by a link to its script, and its hints say `forrest`", ()
   using folder = temporary();
   const machine = newMachine(folder);
   mkdirSync(folder.file("home/.local/bin"), { recursive: true });
-  const linked = machine(".", lineOf(/ln -s \S+ \S+\/bin\//, folder));
+  const linked = machine(".", lineOf(/ln -s \S+ [^`]+/, folder));
   assert.equal(linked.status, 0, linked.stderr);
   assertCommandWorks(folder, machine, "forrest");
 });

@@ -323,10 +323,10 @@ test("a test or an example is named for each feature of the Python systems", () 
   for (const system of ["RunForrest", "tasks.py", "pylo", "ezq"]) {
     const rows = rowsOf(pageNamed("docs/coming-from.md"), system);
     assert.ok(rows.length > 5, system);
-    for (const [theirs, ours, shown] of rows) {
+    for (const [theirs, , shown] of rows) {
       const isExample = shown.startsWith("examples/");
       const found = isExample ? existsSync(join(project, shown)) : names.includes(`"${shown}`);
-      assert.ok(found || (shown === "" && ours.startsWith("nothing: ")), `${theirs}: ${shown}`);
+      assert.ok(shown && found, `${theirs}: ${shown}`);
       if (isExample) assert.ok(names.includes(`"${shown}"`), `no test runs ${shown}`);
     }
   }
@@ -370,6 +370,21 @@ test("the README counts the lines of the library", () => {
     const rewritten = text.replace(whole, whole.replace(said, lines));
     writeFileSync(join(project, readme.name), rewritten);
   } else assert.equal(said, lines);
+});
+
+test("the versions of the runtimes are the same wherever they stand", () => {
+  const places = ["README.md", "CONTRIBUTING.md", ".ci/run", ".ci/bun.ts", "tests/helpers.ts"];
+  const all = places.map((name) => readFileSync(join(project, name), "utf8")).join("\n");
+  const { engines } = JSON.parse(readFileSync(join(project, "package.json"), "utf8"));
+  const { Deno: major, Bun: other } = /\bDeno (?<Deno>[\d.]+)\s+and Bun (?<Bun>[\d.]+)/.exec(all)!
+    .groups!;
+  assert.deepEqual(engines, { deno: `>=${major}`, bun: `>=${other}` });
+  const versions = (
+    pattern: RegExp,
+  ) => [...new Set([...all.matchAll(pattern)].map(([, it]) => it))];
+  const [denos, buns] = [/\bdeno@([\d.]+)/g, /(?:\bbun@|VERSION = ")([\d.]+)/g].map(versions);
+  assert.deepEqual([denos.length, buns.length], [1, 1]);
+  assert.ok(denos[0].startsWith(`${major}.`) && buns[0].startsWith(`${other}.`));
 });
 
 test("the tasks of `deno task` that the pages name are there", () => {

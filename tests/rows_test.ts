@@ -1,6 +1,6 @@
 /** The rows of the README: what RunForrest and ezq do, as it is said here. */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { identity } from "./fixtures/tasks.ts";
 import { fixtures, outcomeOf, resultOf, runProgram, temporary, test } from "./helpers.ts";
@@ -166,4 +166,14 @@ test("ezq: collatz in this process, sorted, into a printer in another", async ()
   const printed = await Array.fromAsync(lines);
   assert.equal(printed.length, 40);
   assert.deepEqual(printed.slice(0, 4), ["0 0", "1 4", "2 1", "3 10"]);
+});
+
+test("ezq: without `processes`, as many tasks run at once as there are CPUs", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  mkdirSync(folder.file("meeting"));
+  const cpus = navigator.hardwareConcurrency;
+  for (let i = 0; i < cpus; i++) tasks.schedule(defer(fixture.meet, folder.file("meeting"), cpus));
+  const pids = await Array.fromAsync(tasks.run(), (task) => task.returnValue);
+  assert.equal(new Set(pids).size, cpus);
 });
