@@ -16,7 +16,7 @@ import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import type { RunOptions, TaskList } from "../mod.ts";
 import { codecOf, median, seconds, start } from "./instruments.ts";
-import { noop, wait } from "./tasks.ts";
+import { echo, noop, wait } from "./tasks.ts";
 
 /** What is compared with another revision. */
 export interface Row {
@@ -66,23 +66,27 @@ export const rows: Record<string, Row> = {
   },
   map: {
     unit: "calls/s",
-    async measure({ forrest }) {
-      const items = Array.from({ length: 20_200 }, () => 0);
-      const results = forrest.map(noop, items, { processes: 2 });
-      for (let warm = 0; warm < 200; warm++) await results.next();
-      let count = 0;
-      const time = await seconds(async () => {
-        for await (const _ of results) count++;
-      });
-      check(count, 20_000, "calls");
-      return count / time;
-    },
+    measure: (copy) => mapRate(copy, noop, 0, 20_000),
+  },
+  "map, 64 KB": {
+    unit: "calls/s",
+    measure: (copy) => mapRate(copy, echo, "x".repeat(65_536), 3000),
   },
   programs: {
     unit: "tasks/s",
     async measure(copy) {
       await runCommand(copy, 2);
       return 500 / await runCommand(copy, 500);
+    },
+  },
+  "programs, scheduled": {
+    unit: "tasks/s",
+    async measure(copy) {
+      const program = () => copy.forrest.command(["true"]);
+      await drain(await listOf(copy, 2, program), { processes: 2 });
+      return 500 / await seconds(async () => {
+        await drain(await listOf(copy, 500, program), { processes: 2 });
+      });
     },
   },
   waiting: {
@@ -96,6 +100,21 @@ export const rows: Record<string, Row> = {
       });
       return 1000 / (Date.now() - begun);
     },
+  },
+  "waiting 1 ms": {
+    unit: "tasks/s",
+    isManyFiles: true,
+    async measure(copy) {
+      const options = { processes: 2, concurrency: 50, tasksPerProcess: Infinity };
+      const rest = () => copy.forrest.defer(wait, 1);
+      await drain(await listOf(copy, 200, rest), options);
+      return 5000 / await drain(await listOf(copy, 5000, rest), options);
+    },
+  },
+  idle: {
+    unit: "%",
+    cost: "of a CPU, by a run that waits for one task",
+    measure: idleShare,
   },
   "values, doubles": {
     unit: "1/s",
@@ -174,6 +193,38 @@ async function runCommand(copy: Copy, count: number): Promise<number> {
   const time = await seconds(() => promisify(execFile)(program, words));
   check(tasks.count().done, count, "tasks in `done`");
   return time;
+}
+
+/** Calls a second of `map` with many times the same item, by runners that have started. */
+async function mapRate<T>(
+  { forrest }: Copy,
+  call: (item: T) => unknown,
+  item: T,
+  count: number,
+): Promise<number> {
+  const items = Array.from({ length: count + 200 }, () => item);
+  const results = forrest.map(call, items, { processes: 2 });
+  for (let warm = 0; warm < 200; warm++) await results.next();
+  let done = 0;
+  const time = await seconds(async () => {
+    for await (const _ of results) done++;
+  });
+  check(done, count, "calls");
+  return count / time;
+}
+
+/** Per cent of a CPU that a run takes while it waits for a task, of ten seconds. */
+async function idleShare(copy: Copy): Promise<number> {
+  const SECONDS = 10;
+  const tasks = await listOf(copy, 1, () => copy.forrest.defer(wait, (SECONDS + 4) * 1000));
+  const ended = drain(tasks, { processes: 1 });
+  await wait(2000); // its runner has started
+  const before = process.cpuUsage();
+  await wait(SECONDS * 1000);
+  const { user, system } = process.cpuUsage(before);
+  check(tasks.count().running, 1, "running tasks");
+  await ended;
+  return (user + system) / 1e4 / SECONDS;
 }
 
 /** How often in a second a value can be stored and read back. */
