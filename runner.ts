@@ -935,14 +935,7 @@ async function* chunks(): AsyncGenerator<Uint8Array, void, void> {
 function readOnBun(buffer: Uint8Array): Promise<number> {
   const { read } = nodeProcess().getBuiltinModule("node:fs");
   return new Promise((resolve, reject) => {
-    read(
-      3,
-      buffer,
-      0,
-      buffer.length,
-      null,
-      (error, length) => error ? reject(error) : resolve(length),
-    );
+    read(3, buffer, (error, length) => error ? reject(error) : resolve(length));
   });
 }
 
