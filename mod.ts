@@ -612,6 +612,8 @@ export interface RunOptions {
   mayStart?: (() => boolean) | undefined;
   /** Gets what tasks print, in place of the terminal. */
   onOutput?: ((text: string, stream: Stream, id: string) => void) | undefined;
+  /** Told of each task that has failed and is tried again, with the seconds until then. */
+  onRetry?: ((task: Task, seconds: number) => void) | undefined;
 }
 
 /** The options of `map`; with 0 processes, it calls the function in this one. */
@@ -640,7 +642,8 @@ const DEFAULTS = {
 };
 /** The least that numbers may be, if that is not 0. */
 const LEAST = { processes: 1, autokill: 0.001, tasksPerProcess: 1, concurrency: 1, maxCrashes: 1 };
-const RUN_OPTIONS = [...Object.keys(DEFAULTS), "session", "ids", "onOutput", "signal", "mayStart"];
+const OTHERS = ["session", "ids", "onOutput", "onRetry", "signal", "mayStart"];
+const RUN_OPTIONS = [...Object.keys(DEFAULTS), ...OTHERS];
 const LIST_OPTIONS = "existOk preClean postClean noScheduleIfExist retryFailed logFile".split(" ");
 const MAP_OPTIONS = "processes concurrency ordered session permissions".split(" ");
 
@@ -1091,11 +1094,8 @@ class ListRun {
   #settled({ claim, state, retried }: Outcome): void {
     const { id } = locate(claim);
     if (!this.#claims.delete(claim)) return; // the run has been stopped
-    if (state === "todo") {
-      this.#log.event(id, "has failed, and will be retried");
-      return this.#retry(id, this.#options.retryDelay * 1000 * 2 ** (retried - 1));
-    }
     const path = `${this.#list.directory}/${state}/${id}.json`;
+    if (state === "todo") return this.#retry(path, this.#options.retryDelay * 2 ** (retried - 1));
     this.#log.event(id, `is in \`${state}\``);
     if (state === "fail" && this.#options.printErrors) {
       this.#log.error(id, readTask(path).errorValue);
@@ -1103,12 +1103,17 @@ class ListRun {
     if (state !== "running") this.#finished.push(path); // or else another run has it
   }
 
-  #retry(id: string, delay: number): void {
+  #retry(path: string, seconds: number): void {
+    const task = readTask(path);
+    const { id, runtime = 0, errorValue } = task;
+    const [why] = `${errorValue}`.split("\n");
+    this.#log.event(id, `has failed after ${runtime} s, and is retried in ${seconds} s: ${why}`);
+    this.#options.onRetry?.(task, seconds);
     const timer = setTimeout(() => {
       this.#delays.delete(timer);
       this.#ids.splice(this.#at, 0, id);
       this.#pool.change();
-    }, Math.min(delay, LONGEST_TIMER));
+    }, Math.min(seconds * 1000, LONGEST_TIMER));
     this.#delays.add(timer);
   }
 
@@ -1422,7 +1427,7 @@ class Pool extends Change {
     for (const job of runner.begun) {
       if (job.begun) continue;
       job.begun = Date.now();
-      this.#try(() => this.#log.event(job.id, "is started"));
+      this.#try(() => this.#log.event(job.id, `is started in process ${runner.child.pid}`));
       const expire = () => {
         runner.overdue = job;
         killAll(runner.marker); // first, as this finds others by their parents

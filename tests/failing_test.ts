@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { outcomeOf, resultOf, temporary, test, until } from "./helpers.ts";
-import { defer, TaskList } from "./library.ts";
+import { defer, type Task, TaskList } from "./library.ts";
 
 test("a task that waits for its retry keeps its last error and its attempts", async () => {
   using folder = temporary();
@@ -142,4 +142,18 @@ test("a task that is killed for its time is tried again, too", async () => {
   const [task] = await Array.fromAsync(tasks.run({ autokill: 0.4, retries: 1 }));
   assert.deepEqual([task.state, task.attempts], ["fail", 2]);
   assert.equal((task.errorValue as Error).name, "TimeoutError");
+});
+
+test("`onRetry` is told of each try that has failed, with its error, and when the next one is", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  await tasks.schedule(defer(fixture.failAtFirst, folder.file("attempts"), 2), { id: "again" });
+  const told: unknown[] = [];
+  const onRetry = ({ id, retried, errorValue }: Task, seconds: number) =>
+    told.push([id, retried, `${errorValue}`, seconds]);
+  await Array.fromAsync(tasks.run({ retries: 3, retryDelay: 0.1, onRetry }));
+  assert.deepEqual(told, [
+    ["again", 1, "Error: attempt 1", 0.1],
+    ["again", 2, "Error: attempt 2", 0.2],
+  ]);
 });
