@@ -1,0 +1,93 @@
+/**
+ * What tasks print, and what is said of them: by task, in order, or at once.
+ *
+ * @module
+ */
+
+import { Lines, type Stream, type TaskList } from "../mod.ts";
+import { nameAt } from "./task.ts";
+import { printable } from "./terminal.ts";
+
+const MOST = 10_000_000; // characters of a task that are held until it ends
+
+/** Keeps what tasks print together, in whole lines: that of a task comes when it ends, before what is said of it. */
+export class Output {
+  readonly #print: (text: string, stream: Stream) => void;
+  readonly #tasks: TaskList;
+  readonly #isAtOnce: boolean;
+  readonly #isTagged: boolean;
+  readonly #lines = new Lines();
+  readonly #held = new Map<string, { size: number; says: (() => void)[] }>();
+  readonly #order = new Set<string>();
+  readonly #over = new Set<string>();
+
+  constructor(
+    print: (text: string, stream: Stream) => void,
+    tasks: TaskList,
+    isAtOnce: boolean,
+    isTagged: boolean,
+  ) {
+    this.#print = print;
+    this.#tasks = tasks;
+    this.#isAtOnce = isAtOnce;
+    this.#isTagged = isTagged;
+  }
+
+  /** Lets what comes of tasks be said in the order of these ids. */
+  expect(ids: Iterable<string>): void {
+    for (const id of ids) this.#order.add(id);
+  }
+
+  /** Takes what a task has printed, or one of several; then there are commas between their ids. */
+  take(text: string, stream: Stream, ids: string): void {
+    this.#add(this.#lines.add(text, stream, ids), stream, ids);
+  }
+
+  #add(text: string, stream: Stream, ids: string): void {
+    if (!text) return;
+    const tag = this.#isTagged ? `${this.#nameOf(ids)}\t` : "";
+    const tagged = tag ? text.replace(/[^\n]+\n?|\n/g, (line) => tag + line) : text;
+    const say = () => this.#print(tagged, stream);
+    if (this.#isAtOnce || ids.includes(",")) say();
+    else this.#hold(ids, say, text.length);
+  }
+
+  #nameOf(ids: string): string {
+    const [id, ...others] = ids.split(",");
+    const path = this.#tasks.find(id);
+    const name = printable(path ? nameAt(path) : id);
+    return others.length ? `${name} or ${others.length} more` : name;
+  }
+
+  #hold(id: string, say: () => void, size = 0): void {
+    const held = this.#held.get(id) ?? { size: 0, says: [] };
+    this.#held.set(id, held);
+    held.says.push(say);
+    held.size += size;
+    if (held.size > MOST) this.#release(id);
+  }
+
+  /** Says something of a task, after all that it has printed until then. */
+  tell(id: string, say: () => void, isOver: boolean): void {
+    for (const begun of this.#lines.take(id)) this.#add(`${begun.text}\n`, begun.stream, begun.id);
+    this.#hold(id, say);
+    if (!this.#order.has(id)) return this.#release(id);
+    if (isOver) this.#over.add(id);
+    for (const first of this.#order) {
+      if (!this.#over.delete(first)) return;
+      this.#order.delete(first);
+      this.#release(first);
+    }
+  }
+
+  #release(id: string): void {
+    for (const say of this.#held.get(id)?.says ?? []) say();
+    this.#held.delete(id);
+  }
+
+  /** Says all that is left, as nothing more will come. */
+  end(): void {
+    for (const begun of this.#lines.take()) this.#add(`${begun.text}\n`, begun.stream, begun.id);
+    for (const id of [...this.#order, ...this.#held.keys()]) this.#release(id);
+  }
+}
