@@ -33,8 +33,12 @@ export class Account {
   constructor(context: Context) {
     this.#context = context;
     const { tasks, input } = context;
-    const print = (text: string, stream: Stream) => this.#print(text, stream);
-    this.output = new Output(print, tasks, input.is("line-buffer"), input.is("tag"));
+    this.output = new Output({
+      tasks,
+      print: (text, stream) => this.#print(text, stream),
+      isAtOnce: input.is("line-buffer"),
+      isTagged: input.is("tag"),
+    });
   }
 
   /** Writes what is no JSON. */

@@ -20,7 +20,7 @@ import { directoryOf, exists, namesIn, readable } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
 export const add: Command = {
-  help: help,
+  help,
   action: addAll,
 };
 

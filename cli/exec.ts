@@ -21,7 +21,7 @@ import { nameAt, stateAt } from "./task.ts";
 import { printable, write } from "./terminal.ts";
 
 export const exec: Command = {
-  help: help,
+  help,
   most: 3,
   action: execute,
 };

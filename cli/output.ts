@@ -10,27 +10,26 @@ import { printable } from "./terminal.ts";
 
 const MOST = 10_000_000; // characters of a task that are held until it ends
 
+/** How to print. */
+interface Settings {
+  tasks: TaskList;
+  print(text: string, stream: Stream): void;
+  /** Each line when it is whole. */
+  isAtOnce: boolean;
+  /** With the name of its task before each line. */
+  isTagged: boolean;
+}
+
 /** Keeps what tasks print together, in whole lines: that of a task comes when it ends, before what is said of it. */
 export class Output {
-  readonly #print: (text: string, stream: Stream) => void;
-  readonly #tasks: TaskList;
-  readonly #isAtOnce: boolean;
-  readonly #isTagged: boolean;
+  readonly #settings: Settings;
   readonly #lines = new Lines();
   readonly #held = new Map<string, { size: number; says: (() => void)[] }>();
   readonly #order = new Set<string>();
   readonly #over = new Set<string>();
 
-  constructor(
-    print: (text: string, stream: Stream) => void,
-    tasks: TaskList,
-    isAtOnce: boolean,
-    isTagged: boolean,
-  ) {
-    this.#print = print;
-    this.#tasks = tasks;
-    this.#isAtOnce = isAtOnce;
-    this.#isTagged = isTagged;
+  constructor(settings: Settings) {
+    this.#settings = settings;
   }
 
   /** Lets what comes of tasks be said in the order of these ids. */
@@ -45,16 +44,17 @@ export class Output {
 
   #add(text: string, stream: Stream, ids: string): void {
     if (!text) return;
-    const tag = this.#isTagged ? `${this.#nameOf(ids)}\t` : "";
+    const { print, isAtOnce, isTagged } = this.#settings;
+    const tag = isTagged ? `${this.#nameOf(ids)}\t` : "";
     const tagged = tag ? text.replace(/[^\n]+\n?|\n/g, (line) => tag + line) : text;
-    const say = () => this.#print(tagged, stream);
-    if (this.#isAtOnce || ids.includes(",")) say();
+    const say = () => print(tagged, stream);
+    if (isAtOnce || ids.includes(",")) say();
     else this.#hold(ids, say, text.length);
   }
 
   #nameOf(ids: string): string {
     const [id, ...others] = ids.split(",");
-    const path = this.#tasks.find(id);
+    const path = this.#settings.tasks.find(id);
     const name = printable(path ? nameAt(path) : id);
     return others.length ? `${name} or ${others.length} more` : name;
   }

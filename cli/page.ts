@@ -4,50 +4,38 @@
  * @module
  */
 
-import style from "./page.css" with { type: "text" };
-import script from "./page.js" with { type: "text" };
-import { exactDuration as duration, quote } from "./terminal.ts";
 import type { State } from "../mod.ts";
+import style from "./page.css" with { type: "text" };
+import page from "./page.html" with { type: "text" };
+import script from "./page.js" with { type: "text" };
 import { kindOf } from "./task.ts";
+import { exactDuration as duration, quote } from "./terminal.ts";
+import tools from "./timeline.html" with { type: "text" };
 import { type Bar, type Entry, lengthOf, readTimeline, type Timeline } from "./timeline.ts";
 
-/** One self-contained HTML page about a list: totals, timeline, histogram of run times, failures. */
+/** One self-contained HTML page about a list: totals, failures, timeline, histogram of run times. */
 export async function reportPage(directory: string): Promise<string> {
   const timeline = await readTimeline(directory);
-  const title = `Task list ${escape(directory)}`;
-  return `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; ${
-    ["style", "script"].map((kind) => `${kind}-src 'unsafe-inline'`).join("; ")
-  }; img-src data:">
-<link rel="icon" href="data:,">
-<title>${title}</title>
-<style>
-${style}</style>
-</head>
-<body>
-<header><h1>${title}</h1><p>As it was on ${time(Date.now())}</p></header>
-<main>
-${totalsSection(timeline)}
-${failuresSection(directory, timeline.entries)}
-${timelineSection(timeline)}
-${runTimesSection(timeline.bars)}
-</main>
-<script type="application/json" id="data">${timelineData(timeline)}</script>
-<script>
-(() => {
-const duration = ${duration};
-const niceStep = ${niceStep};
-${script}})();
-</script>
-</body>
-</html>
-`;
+  const sections = [
+    totalsSection(timeline),
+    failuresSection(directory, timeline.entries),
+    timelineSection(timeline),
+    runTimesSection(timeline.bars),
+  ];
+  const shared = `const duration = ${duration};\nconst niceStep = ${niceStep};`;
+  return fill(page, {
+    title: `Task list ${escape(directory)}`,
+    time: time(Date.now()),
+    style: `<style>\n${style}</style>`,
+    sections: sections.join("\n"),
+    data: `<script type="application/json" id="data">${timelineData(timeline)}</script>`,
+    script: `<script>\n(() => {\n${shared}\n${script}})();\n</script>`,
+  });
 }
+
+/** A text with something in each of its places, such as `$title` or `<!-- $script -->`. */
+const fill = (text: string, parts: Record<string, string>): string =>
+  text.replace(/<!-- \$(\w+) -->|\$(\w+)/g, (_, element, word) => parts[element ?? word]);
 
 const escape = (text: string) => text.replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
 const cut = (text: string, most: number) => text.length > most ? `${text.slice(0, most)} …` : text;
@@ -126,15 +114,7 @@ function timelineSection({ entries, bars, rows, start, stretches }: Timeline): s
   const again = bars.filter(({ state }) => state === "todo").length;
   const tries = again ? `, and ${number(again)} earlier tries,` : "";
   const label = `Timeline of ${tasks(bars.length - again)}${tries} in ${rows.length} lanes`;
-  const body = `<div class="tools"><span class="legend"><i class="done"></i>done
-<i class="fail"></i>failed <i class="again"></i>tried again</span><span role="group" aria-label="Zoom"><button data-zoom="0.5"
-aria-label="Zoom out">−</button><button data-zoom="2" aria-label="Zoom in">+</button><button
-data-zoom="0">Whole</button></span></div><canvas tabindex="0" role="application"
-aria-label="${label}" aria-describedby="keys"></canvas><output aria-live="polite">Point at a task
-to see what it is.</output><p class="note" id="keys">Keys, when the timeline has the focus:
-<kbd>←</kbd> <kbd>→</kbd> go through the tasks, <kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> zoom.</p>
-<noscript>The timeline is drawn by a script, and this browser runs none.</noscript>`;
-  return section("Timeline", notes.join(""), body);
+  return section("Timeline", notes.join(""), fill(tools, { label }));
 }
 
 /** What the script of the page draws, in columns to be small. */

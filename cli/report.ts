@@ -11,7 +11,7 @@ import { directoryOf, openList } from "./list.ts";
 import { write } from "./terminal.ts";
 
 export const report: Command = {
-  help: help,
+  help,
   most: 1,
   action: writeReport,
 };

@@ -5,19 +5,19 @@
  */
 
 import { watch } from "node:fs";
-import help from "./help/run.txt" with { type: "text" };
 import { locate, type RunOptions, type TaskList } from "../mod.ts";
+import { Account } from "./account.ts";
 import type { Command, Input } from "./command.ts";
 import { AGAIN, program, sessionOf, UsageError } from "./command.ts";
+import help from "./help/run.txt" with { type: "text" };
 import { choose, deadAmong, directoryOf, isChoosing, openList } from "./list.ts";
-import { Account } from "./account.ts";
 import { Progress } from "./live.ts";
 import { Screen } from "./screen.ts";
 import { Clock, Stop, TIME_IS_OVER } from "./stop.ts";
 import { count, write } from "./terminal.ts";
 
 export const run: Command = {
-  help: help,
+  help,
   otherNames: { jobs: "processes", timeout: "autokill" },
   action: runList,
 };
@@ -52,7 +52,7 @@ async function runList(input: Input): Promise<number> {
         clock.saw(task.runtime);
         account.ended(task);
       }
-    } while (input.is("follow") && await hasMore(tasks, stop.signal));
+    } while (input.is("follow") && clock.mayStart() && await hasMore(tasks, stop.signal));
   } catch (error) {
     problem = error;
   } finally {

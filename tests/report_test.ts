@@ -157,7 +157,7 @@ test("control characters that colour a message in a terminal are left out", asyn
 
 test("the page loads nothing from elsewhere", async () => {
   const page = await reportPage(tenTasks);
-  assert.match(page, /Content-Security-Policy" content="default-src 'none'/);
+  assert.match(page, /Content-Security-Policy"\s+content="default-src 'none'/);
   assert.doesNotMatch(page, /(src|href)="(?!data:)/);
 });
 
