@@ -142,8 +142,8 @@ async function addMade(tasks: TaskList, lines: Lines) {
   } catch (error) {
     await Promise.allSettled(pending);
     if (!(error instanceof UsageError) || !ids.size) throw error;
-    const before = `; before that, ${count(ids.size, "task")} were added`;
-    throw new UsageError(error.message + before);
+    const were = ids.size === 1 ? "was" : "were";
+    throw new UsageError(`${error.message}; before that, ${count(ids.size, "task")} ${were} added`);
   }
   const doubled = dropDoubles(tasks, ids);
   return { added: ids.size - doubled, known: known + doubled };

@@ -5,6 +5,7 @@
  */
 
 import type { State, TaskList } from "../mod.ts";
+import { exists } from "./list.ts";
 import { barWith, rateText } from "./screen.ts";
 import { nameAt } from "./task.ts";
 import { cut, duration, printable } from "./terminal.ts";
@@ -64,7 +65,8 @@ export class Progress {
   /** The path of the task that has been running for longest, and for how many seconds. */
   #longest(): [claim: string, seconds: number] {
     const now = performance.now();
-    const [[claim, since] = ["", now]] = [...this.#claims].sort((a, b) => a[1] - b[1]);
+    const claims = [...this.#claims].sort((a, b) => a[1] - b[1]);
+    const [claim, since] = claims.find(([claim]) => exists(claim)) ?? ["", now]; // as it may have ended
     return [claim, (now - since) / 1000];
   }
 }

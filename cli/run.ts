@@ -25,6 +25,9 @@ export const run: Command = {
 async function runList(input: Input): Promise<number> {
   const directory = directoryOf(input);
   const tasks = openList(directory, input.text("log") ?? `${directory}/log.txt`);
+  if (input.is("line-buffer") && input.is("keep-order")) {
+    throw new UsageError("`--line-buffer` prints at once, `--keep-order` in order: choose one");
+  }
   const ids = isChoosing(input) ? await chosenIds(input, directory, tasks) : undefined;
   if (ids && !ids.length) {
     write("stdout", "Nothing to do: no task is chosen\n");

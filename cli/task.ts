@@ -60,7 +60,7 @@ export function lineOf(path: string, width = widthOfOutput(), note = ""): string
   const seconds = typeof stored.runtime === "number" ? duration(stored.runtime) : "";
   const text = [
     state.padEnd(7),
-    cut(name, Math.max(20, width / 2)),
+    cut(name, Math.max(20, width / 3)),
     seconds.padStart(7),
     note + printable(outcomeOf(stored)),
   ];

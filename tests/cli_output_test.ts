@@ -54,6 +54,14 @@ eachWay(() => {
     ]);
   });
 
+  test("`--line-buffer` and `--keep-order` cannot both be had", () => {
+    using list = temporary();
+    list.add("double", "1");
+    const { code, stderr } = list.forrest("run", "list", "-k", "--line-buffer");
+    assert.match(stderr, /`--line-buffer` prints at once, `--keep-order` in order: choose one/);
+    assert.deepEqual([code, list.count("todo")], [2, 1]);
+  });
+
   test("lines of a process that held several tasks are tagged as what they are", () => {
     using list = temporary();
     list.add("talkTwice", "this", "that");
