@@ -14,12 +14,13 @@
 import "./mod.ts"; // first: in an executable, a process that is to run tasks never gets beyond it
 import process from "node:process";
 import { parseArgs } from "@std/cli/parse-args";
-import { type Command, type Input, Raised, type Row, unknown, UsageError } from "./cli/command.ts";
+import { type Command, type Input, optionsIn, Raised, unknown, UsageError } from "./cli/command.ts";
+import help from "./cli/help/forrest.txt" with { type: "text" };
 import { printable, write } from "./cli/terminal.ts";
 
 // -------------------------------------------------------------------------------- the commands
 
-/** The commands in the order of the help: each is read from its file when it is asked for. */
+/** The commands: each is read from its file when it is asked for. What it prints as its help lies in `cli/help`. */
 const commands: Record<string, () => Promise<Command>> = {
   run: async () => (await import("./cli/run.ts")).run,
   exec: async () => (await import("./cli/exec.ts")).exec,
@@ -32,15 +33,8 @@ const commands: Record<string, () => Promise<Command>> = {
   clean: async () => (await import("./cli/change.ts")).clean,
   reset: async () => (await import("./cli/change.ts")).reset,
   report: async () => (await import("./cli/report.ts")).report,
+  completions: async () => (await import("./cli/completions.ts")).completions,
 };
-
-const EXIT_CODES: Row[] = [
-  ["0", "nothing is left to do here, and no task has failed meanwhile"],
-  ["1", "a task has failed, or something else went wrong"],
-  ["2", "wrong usage"],
-  ["75", "another run has the task, or this one was to stop: run it again"],
-  ["129, 130, 143", "ended by SIGHUP, by Ctrl-C, by SIGTERM"],
-];
 
 /** Runs the command that `words` say; gives the exit code. */
 async function main(words: string[]): Promise<number> {
@@ -48,14 +42,15 @@ async function main(words: string[]): Promise<number> {
   try {
     if (name === "--version" || name === "-V") return await printVersion();
     if (name === "help" || name === "-h" || name === "--help") {
-      return await help(rest.find((word) => !word.startsWith("-")));
+      const asked = rest.find((word) => !word.startsWith("-"));
+      return say(asked === undefined ? help : (await commandNamed(asked)).help);
     }
     const chosen = await commandNamed(name);
     const input = parse(chosen, rest);
-    if (input.is("help")) return await help(name);
+    if (input.is("help")) return say(chosen.help);
     const surplus = input.words[chosen.most ?? Infinity];
     if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
-    return await chosen.action(input);
+    return await chosen.action(input, commands);
   } catch (error) {
     if (error instanceof Raised) throw error.cause;
     const isUsage = error instanceof UsageError;
@@ -96,12 +91,14 @@ function explain(error: unknown, directory?: string): string {
 
 // -------------------------------------------------------------------------- words and options
 
-function parse({ options = [], otherNames = {} }: Command, args: string[]): Input {
-  const all = [...options, ["-h, --help", ""]].map(([usage]) => {
-    const [, letter, name, value] = /^(?:-(\w), )?--(\S+)( \S+)?$/.exec(usage)!;
-    const aliases = Object.keys(otherNames).filter((other) => otherNames[other] === name);
-    return { name, aliases: letter ? [letter, ...aliases] : aliases, isFlag: !value };
-  });
+function parse({ help, otherNames = {} }: Command, args: string[]): Input {
+  const all = [...optionsIn(help), { name: "help", letter: "h", value: undefined }].map(
+    (option) => {
+      const { name, letter, value } = option;
+      const aliases = Object.keys(otherNames).filter((other) => otherNames[other] === name);
+      return { name, aliases: letter ? [letter, ...aliases] : aliases, isFlag: !value };
+    },
+  );
   const flags = all.filter(({ isFlag }) => isFlag).map(({ name }) => name);
   const others = all.filter(({ isFlag }) => !isFlag).map(({ name }) => name);
   let wrong: string | undefined;
@@ -145,54 +142,14 @@ function numberOf(option: string, text: string): number {
   throw new UsageError(`\`--${option}\` must be a number such as 60; it is \`${printable(text)}\``);
 }
 
-// ------------------------------------------------------------------------------------- help
-
-async function help(name?: string): Promise<number> {
-  write("stdout", name === undefined ? await helpOfAll() : helpOf(name, await commandNamed(name)));
+function say(text: string): number {
+  write("stdout", text);
   return 0;
-}
-
-async function helpOfAll(): Promise<string> {
-  const rows: Row[] = [];
-  for (const [name, load] of Object.entries(commands)) rows.push([name, (await load()).brief]);
-  return `Run your loop in parallel. Each task is a file; its folder is its state.
-
-Usage: forrest COMMAND DIR [options]
-
-Commands:
-${inColumns([...rows, ["help", "say more of a command, as \`forrest run -h\` does"]])}
-Options:
-${inColumns([["-h, --help", "print this"], ["-V, --version", "print the version"]])}
-Example:
-  ls *.wav | forrest add tasklist -- ffmpeg -i {} {.}.mp3
-  forrest run tasklist
-
-Exit codes:
-${inColumns(EXIT_CODES)}`;
-}
-
-function helpOf(name: string, command: Command): string {
-  const { usage, about, words = [], options = [], examples } = command;
-  const rows = options.map(([usage, about]): Row => [usage.replace(/^--/, "    --"), about]);
-  const usages = usage.map((line) => `forrest ${name} ${line}`).join("\n       ");
-  const parts = [
-    `Usage: ${usages}\n\n${about}\n`,
-    words.length ? `Arguments:\n${inColumns(words)}` : "",
-    rows.length ? `Options:\n${inColumns(rows)}` : "",
-    `Example:\n${examples.map((example) => `  ${example}\n`).join("")}`,
-  ];
-  return parts.filter(Boolean).join("\n");
-}
-
-function inColumns(rows: Row[]): string {
-  const width = Math.max(...rows.map(([first]) => first.length));
-  return rows.map(([first, second]) => `  ${first.padEnd(width)}  ${second}\n`).join("");
 }
 
 async function printVersion(): Promise<number> {
   const { default: config } = await import("./deno.json", { with: { type: "json" } });
-  write("stdout", `forrest ${config.version}\n`);
-  return 0;
+  return say(`forrest ${config.version}\n`);
 }
 
 if (import.meta.main) process.exit(await main(process.argv.slice(2)));

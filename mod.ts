@@ -624,11 +624,11 @@ export interface RunOptions {
    */
   retryDelay?: number | undefined;
   /**
-   * Asked before a retry: if it returns false, the task has failed.
+   * Asked before a retry, with the seconds until that: if it returns false, the task has failed.
    *
    * @default {() => true}
    */
-  retryIf?: ((error: unknown, task: Task) => boolean) | undefined;
+  retryIf?: ((error: unknown, task: Task, seconds: number) => boolean) | undefined;
   /**
    * How many tasks may be started in a second.
    *
@@ -1079,11 +1079,17 @@ class ListRun {
     } catch (error) { // it is no task, or cannot be read; or the run was stopped
       told = { begin: Date.now(), runtime: 0, errorValue: encodeThrown(error) };
     }
+    const { retries, retryDelay, retryIf } = this.#options;
     const result = resultOf(told);
-    const { retries, retryIf } = this.#options;
-    const task = retryIf && "errorValue" in result && toTask(files.withResult(text, result), claim);
-    const isFinal = task && !this.#pool.end && !retryIf(task.errorValue, task as Task);
-    await this.#conclude(claim, text, result, isFinal ? 0 : retries);
+    let outcome = files.outcomeOf(claim, text, result, retries);
+    // some time more, so that those that failed together are not tried again together
+    const pause = retryDelay * 2 ** (outcome.retried - 1) * (1 + Math.random() / 2);
+    if (outcome.state === "todo" && retryIf && !this.#pool.end) {
+      const task = toTask(outcome.text, claim) as Task;
+      const isAgain = retryIf(task.errorValue, task, pause);
+      if (!isAgain) outcome = files.outcomeOf(claim, text, result, 0);
+    }
+    await this.#conclude(outcome, pause);
   }
 
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
@@ -1101,31 +1107,31 @@ class ListRun {
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
     const result = { crashes, errorValue: encodeThrown(errorOf(message, cause)) };
     const retries = crashes < this.#options.maxCrashes ? Infinity : 0;
-    await this.#conclude(claim, text, result, retries);
+    await this.#conclude(files.outcomeOf(claim, text, result, retries));
   }
 
   /** Files what came of a task, and hands that on, or tries it again. */
-  async #conclude(claim: string, text: string, result: Result, retries: number): Promise<void> {
+  async #conclude(outcome: Outcome, pause = 0): Promise<void> {
     if (this.#pool.end) return; // the task goes back, or has gone
-    const outcome = files.outcomeOf(claim, text, result, retries);
     if (outcome.state === "fail") this.#failures++;
     this.#isOver ||= this.#failures > this.#options.maxFailures;
     this.#unfiled++;
     this.#filing = files.file(outcome);
     await this.#filing;
     this.#unfiled--;
-    if (this.#claims.delete(claim)) this.#settle(outcome); // or the run has been stopped meanwhile
+    if (this.#claims.delete(outcome.claim)) this.#settle(outcome, pause); // or the run has been stopped meanwhile
     this.#pool.tell();
   }
 
   /** Handles a task that has an outcome in its place. */
-  #settle({ claim, state, retried }: Outcome): void {
+  #settle({ claim, state, text }: Outcome, pause: number): void {
     const { id } = locate(claim);
     if (state === "todo") {
-      this.#log.event(id, "has failed, and will be retried");
-      // some time more, so that those that failed together are not tried again together
-      const delay = this.#options.retryDelay * 2 ** (retried - 1) * (1 + Math.random() / 2);
-      return this.#later(delay * 1000, () => this.#ids.push(id));
+      const { runtime = 0, errorValue } = toTask(text, claim);
+      const [why] = `${errorValue}`.split("\n");
+      const told = `is retried in ${Number(pause.toFixed(3))} s: ${why}`;
+      this.#log.event(id, `has failed after ${runtime} s, and ${told}`);
+      return this.#later(pause * 1000, () => this.#ids.push(id));
     }
     const path = `${this.#list.directory}/${state}/${id}.json`;
     this.#log.event(id, `is in \`${state}\``);
@@ -1504,7 +1510,7 @@ class Pool {
     for (const job of runner.begun) {
       if (job.begun) continue;
       job.begun = Date.now();
-      this.#log.event(job.id, "is started");
+      this.#log.event(job.id, `is started in process ${runner.child.pid}`);
       const expire = () => {
         runner.overdue = job;
         killAll(runner.marker); // first, as this finds others by their parents

@@ -674,19 +674,24 @@ export interface CommandOptions {
    * @default {false}
    */
   shell?: boolean;
+  /** The directory in which it is started, in place of the one of the task's process. */
+  cwd?: string | undefined;
 }
 
 /** Runs a program; gives what it prints: as text, or as bytes if it is not UTF-8. */
 async function runProgram(argv: string[], options: CommandOptions = {}): Promise<unknown> {
   const isWord = (word: unknown) => typeof word === "string" && !word.includes("\0");
   const areWords = Array.isArray(argv) && argv.length > 0 && argv.every(isWord);
-  if (!areWords || !/^({}|{"shell":(true|false)})$/.test(stringify(options))) {
-    const wanted = "an array of words, at least one, and perhaps `{ shell: true }`";
+  const { shell, cwd, ...others } = options;
+  const areOptions = ["boolean", "undefined"].includes(typeof shell) && isWord(cwd ?? "") &&
+    Object.keys(others).length === 0;
+  if (!areWords || !areOptions) {
+    const wanted = 'an array of words, at least one, and perhaps `{ shell: true, cwd: "/tmp" }`';
     throw new TypeError(`Cannot start ${stringify(argv)}: \`forrest#command\` takes ${wanted}`);
   }
   const words = argv.join(" ");
   const name = `\`${words.length > 100 ? `${words.slice(0, 99)}…` : words}\``;
-  const program = spawn(options.shell ? ["sh", "-c", words] : argv);
+  const program = spawn(shell ? ["sh", "-c", words] : argv, { cwd });
   const printed: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
   const output = collect(program.stdout, program.ended, (chunk) => {
@@ -824,6 +829,8 @@ export interface Child {
 export interface SpawnOptions {
   /** Variables besides those of this process. */
   env?: Record<string, string>;
+  /** The directory in which it is started. */
+  cwd?: string | undefined;
   /** Whether it gets an input; or else its input is empty. */
   hasInput?: boolean;
   /** Whether it leads a process group of its own. */
@@ -832,7 +839,7 @@ export interface SpawnOptions {
 
 /** Starts a program, with pipes. */
 export function spawn(command: string[], options: SpawnOptions = {}): Child {
-  const { env, hasInput, detached } = options;
+  const { env, cwd, hasInput, detached } = options;
   const [program, ...args] = command;
   if (!attempt(hasDirectory)) {
     const fix = "start this again in one that stays";
@@ -842,14 +849,16 @@ export function spawn(command: string[], options: SpawnOptions = {}): Child {
   try {
     if (deno) {
       const pipes = { stdin: hasInput ? "piped" : "null", stdout: "piped", stderr: "piped" };
-      child = new deno.Command(program, { args, env, detached, ...pipes }).spawn();
+      child = new deno.Command(program, { args, env, cwd, detached, ...pipes }).spawn();
     } else {
       const stdio = [hasInput ? "pipe" : "ignore", "pipe", "pipe"];
-      child = bun.spawn(command, { env: { ...nodeProcess().env, ...env }, detached, stdio });
+      const all = { ...nodeProcess().env, ...env };
+      child = bun.spawn(command, { env: all, cwd, detached, stdio });
     }
   } catch (error) {
     const { code = "" } = error as { code?: string };
-    const reason = REASONS[code];
+    const place = cwd ? `, or no directory \`${cwd}\`` : "";
+    const reason = REASONS[code] && `${REASONS[code]}${place}`;
     throw reason ? errorOf(`Cannot start \`${program}\`: ${reason}`, { code }) : error;
   }
   const input = hasInput && (deno ? child.stdin.getWriter() : child.stdin);
@@ -883,6 +892,7 @@ function withoutName(error: Error): Ended {
 /** Why a program cannot be started, in the same words on all runtimes. */
 const REASONS: Record<string, string> = {
   ENOENT: "there is no such program",
+  ENOTDIR: "there is no such program",
   EACCES: "it is no program, or may not be run",
   ENOEXEC: "it is no program: a script must begin with `#!` and the program that reads it",
 };

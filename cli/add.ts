@@ -4,50 +4,35 @@
  * @module
  */
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
+import process from "node:process";
 import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
 import { toFileUrl } from "@std/path/to-file-url";
-import { command, defer, TaskList } from "../mod.ts";
+import help from "./help/add.txt" with { type: "text" };
+import { command, defer, encode, locate, states, TaskList } from "../mod.ts";
+import { briefOf } from "./code.ts";
 import type { Command, Input } from "./command.ts";
 import { isSpecifier, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
-import { directoryOf, exists, namesIn } from "./list.ts";
+import { directoryOf, exists, namesIn, readable } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
 export const add: Command = {
-  usage: [
-    "DIR MODULE#EXPORT [FILE|-] [--json]",
-    "DIR [FILE|-] [--shell] -- PROGRAM [WORD ...]",
-  ],
-  brief: "add a task for each line of a file or of stdin",
-  about: `Add a task for each line of a file or of the standard input. What the list has
-already, in any state, is not added again.`,
-  words: [
-    ["DIR", "the directory of the task list; made if it does not exist"],
-    ["MODULE#EXPORT", "the function to call with a line, such as ./tasks.ts#resize"],
-    ["FILE", "one argument a line [default: -, the standard input]"],
-    ["PROGRAM", "the program to run for a line; as in GNU parallel, its words"],
-    ["", "may have {} (the line), {.} (without extension), {/} (without"],
-    ["", "directory), {//} (the directory), {/.} (neither), {#} (its"],
-    ["", "number); without any of them the line comes last"],
-  ],
-  options: [
-    ["--json", "lines are JSON values; an array holds several arguments"],
-    ["--shell", "give the words, joined by spaces, to sh"],
-  ],
-  examples: [
-    "ls *.wav | forrest add tasklist -- ffmpeg -i {} {.}.mp3",
-    "forrest add tasklist ./tasks.ts#fetchPage urls.txt",
-  ],
+  help,
   action: addAll,
 };
 
 type Deferred = ReturnType<typeof defer>;
-/** Makes the task for a line; the key says which tasks are the same. */
-type MakeTask = (line: string, number: number) => { key: unknown; task: Deferred };
+/** The task for a line: the key says which tasks are the same, `shown` what is called. */
+interface Made {
+  key: unknown;
+  shown: string;
+  task: Deferred;
+}
+type MakeTask = (line: string, number: number) => Made;
 
 async function addAll(input: Input): Promise<number> {
   const directory = directoryOf(input);
@@ -59,8 +44,9 @@ async function addAll(input: Input): Promise<number> {
   if (file === "-" && isTerminal("stdin")) {
     write("stderr", "Type one argument a line; Ctrl-D ends it.\n");
   }
+  if (input.is("dry-run")) return await showFirst(madeOf(file, make));
   const tasks = new TaskList(directory, { existOk: true, preClean: false });
-  const { added, known } = await addLines(tasks, file, make);
+  const { added, known } = await addMade(tasks, madeOf(file, make));
   const rest = known ? `; ${known} there already` : "";
   write("stdout", `${count(added, "task")} added to \`${directory}\`${rest}\n`);
   if (!added && !known) return 0;
@@ -74,9 +60,13 @@ async function whatToAdd(input: Input): Promise<{ make: MakeTask; file: string }
   const isProgram = input.rest.length > 0;
   const [surplus, owner] = isProgram ? ["json", "MODULE#EXPORT"] : ["shell", "-- PROGRAM"];
   if (input.is(surplus)) throw new UsageError(`\`--${surplus}\` is for \`${owner}\` only`);
+  const [isJson, separator] = [input.is("json"), input.text("colsep")];
+  const columns = columnsBy(separator);
+  if (columns && isJson) throw new UsageError("Lines have columns, or are JSON: not both");
+  const argumentsOf = isJson ? parseLine : columns ?? ((line: string) => [line]);
   const make = isProgram
-    ? programTask(input.rest, input.is("shell"))
-    : await callTask(words.shift(), input.is("json"));
+    ? programTask(input.rest, input.is("shell"), columns)
+    : await callTask(words.shift(), argumentsOf, separator ?? isJson);
   const [file = "-"] = words;
   if (words.length > 1) {
     const files = words.map(quote).join(" ");
@@ -86,47 +76,109 @@ async function whatToAdd(input: Input): Promise<{ make: MakeTask; file: string }
   return { make, file };
 }
 
-async function addLines(tasks: TaskList, file: string, make: MakeTask) {
-  const pending = new Set<Promise<unknown>>();
-  const answers = { added: 0, known: 0 };
-  let number = 0;
+/** What parts a line into its columns, if it is to have some. */
+function columnsBy(separator?: string): ((line: string) => string[]) | undefined {
+  if (separator === undefined) return undefined;
   try {
-    for await (const text of linesOf(file)) {
-      const line = text.replace(/\r$/, ""); // of a file from Windows
-      number++;
-      if (!line.trim()) continue;
-      if (line.includes("\0")) {
-        throw new UsageError(`Line ${number} has a NUL in it: write one argument a line`);
+    const pattern = new RegExp(separator);
+    return (line) => line.split(pattern);
+  } catch (error) {
+    throw new UsageError(`\`--colsep\`: ${(error as Error).message}`);
+  }
+}
+
+/** The tasks that lines make, with these and their numbers. */
+async function* madeOf(file: string, make: MakeTask) {
+  let number = 0;
+  for await (const text of linesOf(file)) {
+    const line = text.replace(/\r$/, ""); // of a file from Windows
+    number++;
+    if (!line.trim()) continue;
+    if (line.includes("\0")) {
+      throw new UsageError(`Line ${number} has a NUL in it: write one argument a line`);
+    }
+    yield { ...make(line, number), line, number };
+  }
+}
+
+type Lines = ReturnType<typeof madeOf>;
+
+async function showFirst(lines: Lines): Promise<number> {
+  let number = 0;
+  for await (const { shown } of lines) {
+    number++;
+    if (number <= 10) write("stdout", `${shown}\n`);
+  }
+  const more = number > 10 ? `... and ${number - 10} more\n` : "";
+  write("stdout", `${more}Nothing was added: ${count(number, "task")} would be\n`);
+  return 0;
+}
+
+/** Adds tasks under ids that sort as their lines do, and that end with a digest of their keys. */
+async function addMade(tasks: TaskList, lines: Lines) {
+  const there = [...whatIsThere(tasks)];
+  const digests = new Set(there.map(({ digest }) => digest));
+  const last = there.reduce((last, { place }) => Math.max(last, place), 0);
+  const pending = new Set<Promise<unknown>>();
+  const ids = new Set<string>(); // that were added
+  let known = 0;
+  try {
+    for await (const { line, number, key, task } of lines) {
+      const bytes = new TextEncoder().encode(JSON.stringify(key));
+      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes), 0, 6).toHex();
+      if (digests.has(digest)) {
+        known++;
+        continue;
       }
-      const { key, task } = make(line, number);
-      const scheduled = schedule(tasks, line, key, task).then((isNew) =>
-        answers[isNew ? "added" : "known"]++
-      );
+      digests.add(digest);
+      const place = `${last + number}`.padStart(7, "0"); // so that ids sort as numbers do
+      const id = [place, readable(line), digest].filter(Boolean).join("-");
+      const scheduled = tasks.schedule(task, { id, metadata: { line } })
+        .then(({ scheduled }) => scheduled ? ids.add(id) : known++);
       pending.add(scheduled);
       scheduled.then(() => pending.delete(scheduled), () => {});
       if (pending.size >= 1000) await Promise.race(pending);
     }
     await Promise.all(pending);
-    return answers;
   } catch (error) {
     await Promise.allSettled(pending);
-    if (!(error instanceof UsageError) || !answers.added) throw error;
-    const before = `; before that, ${count(answers.added, "task")} were added`;
-    throw new UsageError(error.message + before);
+    if (!(error instanceof UsageError) || !ids.size) throw error;
+    const were = ids.size === 1 ? "was" : "were";
+    throw new UsageError(`${error.message}; before that, ${count(ids.size, "task")} ${were} added`);
+  }
+  const doubled = dropDoubles(tasks, ids);
+  return { added: ids.size - doubled, known: known + doubled };
+}
+
+/** The tasks that a list has, by the digests in their ids, and their places in it; those that wait come last. */
+function* whatIsThere(tasks: TaskList) {
+  for (const path of states.toReversed().flatMap((state) => [...tasks.paths(state)])) {
+    const [id = "", place = 0, digest] =
+      /^(?:(\d+)-)?(?:.*-)?([0-9a-f]{12})$/s.exec(locate(path).id) ??
+        [];
+    if (digest) yield { path, id, digest, place: Number(place) };
   }
 }
 
-/** Schedules a task under an id that comes from its line; says whether it is new. */
-async function schedule(tasks: TaskList, line: string, key: unknown, task: Deferred) {
-  const readable = line.replace(/[^\w.,=@+-]+/g, "_").replaceAll(".json@", ".json_");
-  const name = readable.replace(/^[._-]+/, "").slice(0, 60);
-  const bytes = new TextEncoder().encode(JSON.stringify(key));
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes), 0, 6).toHex();
-  const { scheduled } = await tasks.schedule(task, { id: name ? `${name}-${digest}` : digest });
-  return scheduled;
+/** Removes those of the tasks that were added that another `forrest add` has added meanwhile; gives how many. */
+function dropDoubles(tasks: TaskList, ids: Set<string>): number {
+  const seen = new Set<string>();
+  let dropped = 0;
+  for (const { path, id, digest } of whatIsThere(tasks)) {
+    const isDouble = seen.has(digest) && ids.has(id) && locate(path).state === "todo";
+    seen.add(digest);
+    if (!isDouble) continue;
+    rmSync(path, { force: true });
+    dropped++;
+  }
+  return dropped;
 }
 
-async function callTask(target = "", isJson: boolean): Promise<MakeTask> {
+async function callTask(
+  target = "",
+  argumentsOf: (line: string, number: number) => unknown[],
+  format: string | boolean,
+): Promise<MakeTask> {
   const [, module, name] = /^(.+)#([^#]+)$/s.exec(target) ?? [];
   if (!module) {
     const given = target ? `\`${target}\` names no function` : "The function is missing";
@@ -137,8 +189,9 @@ async function callTask(target = "", isJson: boolean): Promise<MakeTask> {
   url.hash = name;
   await checkCall(url.href);
   return (line, number) => {
-    const args = isJson ? parseLine(line, number) : [line];
-    return { key: [url.href, isJson, line], task: defer(url, ...args) };
+    const args = argumentsOf(line, number);
+    const shown = briefOf({ call: url.href, args: args.map((item) => encode(item, "line")) });
+    return { key: [url.href, format, line], shown, task: defer(url, ...args) };
   };
 }
 
@@ -200,32 +253,45 @@ function isExact(text: string): boolean {
 /** The digits of a number, from the first one that is not 0. */
 const significant = (text: string) => text.replace(/e.*|\D/gi, "").replace(/^0+/, "");
 
-const PLACEHOLDER = /\{(?:|\.|#|\/|\/\/|\/\.)\}/g;
+const PLACEHOLDER = /\{(\d*)(|\.|#|\/|\/\/|\/\.)\}/g;
 
 const stem = (path: string) => path.replace(/\.[^/.]*$/, "");
 const base = (path: string) => path.replace(/^.*\//s, "");
 
-const meanings: Record<string, (line: string, number: number) => string> = {
-  "{}": (line) => line,
-  "{.}": stem,
-  "{/}": base,
-  "{//}": dirname,
-  "{/.}": (line) => stem(base(line)),
-  "{#}": (_line, number) => `${number}`,
+/** What stands between the braces, after the number of a column. */
+const meanings: Record<string, (text: string) => string> = {
+  "": (text) => text,
+  ".": stem,
+  "/": base,
+  "//": dirname,
+  "/.": (text) => stem(base(text)),
 };
 
-function programTask(words: string[], isShell: boolean): MakeTask {
-  const isGiven = words.some((word) => word.search(PLACEHOLDER) >= 0);
+function programTask(
+  words: string[],
+  isShell: boolean,
+  columnsOf?: (line: string) => string[],
+): MakeTask {
+  const cwd = process.cwd();
+  const isOurs = ([found, column]: string[]) => !column || (columnsOf && found !== `{${column}#}`);
+  const isGiven = words.some((word) => word.matchAll(PLACEHOLDER).some(isOurs));
   const template = isGiven ? words : [...words, "{}"];
   return (line, number) => {
-    const fill = (found: string) => {
-      const value = meanings[found](line, number);
+    const columns = columnsOf?.(line) ?? [];
+    const fill = (found: string, column: string, kind: string) => {
+      if (!isOurs([found, column])) return found;
+      const text = column ? columns[Number(column) - 1] : line;
+      if (text === undefined) {
+        throw new UsageError(
+          `Line ${number} has ${count(columns.length, "column")}, and no ${found}`,
+        );
+      }
+      const value = kind === "#" ? `${number}` : meanings[kind](text);
       return isShell ? quote(value) : value;
     };
     const argv = template.map((word) => word.replace(PLACEHOLDER, fill));
-    return {
-      key: [template, isShell, line],
-      task: command(argv, isShell ? { shell: true } : undefined),
-    };
+    const options = isShell ? { shell: true, cwd } : { cwd };
+    const shown = briefOf({ call: "forrest#command", args: [argv, options] });
+    return { key: [cwd, template, isShell, line], shown, task: command(argv, options) };
   };
 }

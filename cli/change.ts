@@ -5,61 +5,41 @@
  */
 
 import { rmSync } from "node:fs";
+import retryHelp from "./help/retry.txt" with { type: "text" };
+import cleanHelp from "./help/clean.txt" with { type: "text" };
+import resetHelp from "./help/reset.txt" with { type: "text" };
 import { locate, TaskList } from "../mod.ts";
-import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
-import { directoryOf, findTask, namesIn, openList } from "./list.ts";
+import { type Command, type Input, program, UsageError } from "./command.ts";
+import { choose, directoryOf, isChoosing, namesIn, openList } from "./list.ts";
 import { count, isTerminal, write } from "./terminal.ts";
 
-const YES: Row = ["-y, --yes", "do not ask"];
-
 export const retry: Command = {
-  usage: ["DIR [ID ...]"],
-  brief: "move failed tasks back to those that wait",
-  about: "Move failed tasks back to those that wait, for the next run.",
-  words: [DIR, ["ID", "the tasks to move [default: all that failed]"]],
-  examples: ["forrest retry tasklist && forrest run tasklist"],
+  help: retryHelp,
   action: retryTasks,
 };
 
 export const clean: Command = {
+  help: cleanHelp,
   most: 1,
-  usage: ["DIR [--todo] [--done] [--fail] [--yes]"],
-  brief: "remove tasks of some states",
-  about: "Remove the tasks of the states named. Without any: all tasks, after a question.",
-  words: [DIR],
-  options: [
-    ["--todo", "tasks that wait"],
-    ["--done", "tasks that have a value"],
-    ["--fail", "tasks that have an error"],
-    YES,
-  ],
-  examples: ["forrest clean tasklist --done"],
   action: cleanList,
 };
 
 export const reset: Command = {
+  help: resetHelp,
   most: 1,
-  usage: ["DIR [--yes]"],
-  brief: "remove a list",
-  about:
-    "Remove a list, after a question: tasks, log and folders.\nWhat else lies in its directory stays.",
-  words: [DIR],
-  options: [YES],
-  examples: ["forrest reset tasklist"],
   action: resetList,
 };
 
 async function retryTasks(input: Input): Promise<number> {
   const directory = directoryOf(input);
   const tasks = openList(directory);
-  const [, ...ids] = input.words;
-  for (const id of ids) {
-    const { state } = locate(findTask(directory, tasks, id));
-    if (state === "fail") continue;
-    throw new UsageError(`The task \`${id}\` has not failed: it is in \`${state}\``);
+  const chosen = [...choose(input, directory, tasks, ["fail"])].map(locate);
+  const other = chosen.find(({ state }) => state !== "fail");
+  if (other) {
+    throw new UsageError(`The task \`${other.id}\` has not failed: it is in \`${other.state}\``);
   }
-  const moved = await tasks.retry(ids.length ? ids : undefined);
-  if (!moved) write("stdout", "No task has failed\n");
+  const moved = await tasks.retry(chosen.map(({ id }) => id));
+  if (!moved) write("stdout", isChoosing(input) ? "No task is chosen\n" : "No task has failed\n");
   else write("stdout", `${count(moved, "task")} moved from \`fail\` back to \`todo\`\n`);
   if (moved) write("stderr", `To run what waits:  ${program("run", directory)}\n`);
   return 0;

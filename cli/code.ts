@@ -5,6 +5,7 @@
  */
 
 import type { Step } from "../mod.ts";
+import { quote } from "./terminal.ts";
 
 /** A stored value as the code that makes it; an ellipsis, if it is too deep. */
 export function codeOf(stored: unknown): string {
@@ -83,6 +84,14 @@ export function callOf(step: Step = {}): string {
   const words = args.map(codeOf);
   if (call === "forrest#command" && words[1] === "{}") words.pop(); // no options
   return `${codeOfCallee(call)}(${words.join(", ")})`;
+}
+
+/** A step as it is said in a line: a program as it would be typed. */
+export function briefOf(step: Step = {}): string {
+  const { call, args } = Object(step) as Step;
+  const [words, options] = Array.isArray(args) ? args : [];
+  if (call !== "forrest#command" || !Array.isArray(words)) return callOf(step);
+  return words.map((word) => Object(options).shell ? word : quote(`${word}`)).join(" ");
 }
 
 /** All steps as a program, with the imports that it would need. */

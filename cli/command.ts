@@ -11,25 +11,30 @@ import { fromFileUrl } from "@std/path/from-file-url";
 import { levenshteinDistance } from "@std/text/levenshtein-distance";
 import { printable, quote } from "./terminal.ts";
 
-/** What the help says in two columns: a word or an option, and what it is about. */
-export type Row = [string, string];
-
 /** A command as its file describes it. */
 export interface Command {
-  usage: string[];
+  /** What `-h` prints; its options are those that this names. */
+  help: string;
   /** How many words it takes, if not any number. */
   most?: number;
-  /** What the list of all commands says. */
-  brief: string;
-  about: string;
-  words?: Row[];
-  /** As in `-j, --processes N`; what has no value is a flag. */
-  options?: Row[];
   /** Other names of options, as people know them from elsewhere. */
   otherNames?: Record<string, string>;
-  examples: string[];
-  /** Does it; gives the exit code. */
-  action(input: Input): number | Promise<number>;
+  /** Does it, as one of these commands; gives the exit code. */
+  action(input: Input, commands: Record<string, () => Promise<Command>>): number | Promise<number>;
+}
+
+/** An option, as in `  -j, --processes N  tasks to run at once`; what has no value is a flag. */
+export interface Option {
+  name: string;
+  letter?: string;
+  value?: string;
+  about: string;
+}
+
+/** The options that a help names. */
+export function optionsIn(help: string): Option[] {
+  const rows = help.matchAll(/^ {2}(?:-(\w), | {4})--([\w-]+)(?: ([A-Z]+))? {2,}(.*)$/gm);
+  return [...rows].map(([, letter, name, value, about]) => ({ name, letter, value, about }));
 }
 
 /** The words after a command, and its options. */
@@ -51,12 +56,6 @@ export class Raised extends Error {}
 
 /** The exit code of what is to be started again. */
 export const AGAIN = 75;
-
-export const DIR: Row = ["DIR", "the directory of the task list"];
-export const SESSION: Row = [
-  "-s, --session MODULE",
-  "what it exports, functions stored as text can use",
-];
 
 /** Says that there is no such word, and which one may have been meant, if one is near. */
 export function unknown(what: string, word: string, valid: string[]): string {

@@ -6,49 +6,35 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import process from "node:process";
 import { fromFileUrl } from "@std/path/from-file-url";
 import { resolve } from "@std/path/resolve";
+import help from "./help/exec.txt" with { type: "text" };
 import { type AnyTask, denoArgs, encode, exec as runFile, type ExecOptions } from "../mod.ts";
 import { listen, locate, readTask, type Stream } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
 import type { Command, Input } from "./command.ts";
 import { AGAIN, isExecutable, nearby, program, SOURCE } from "./command.ts";
-import { Raised, SESSION, sessionOf, UsageError } from "./command.ts";
-import { exists, noTask, openList } from "./list.ts";
+import { Raised, sessionOf, UsageError } from "./command.ts";
+import { directoryOf, exists, findTask, noTask, openList } from "./list.ts";
 import { Screen } from "./screen.ts";
 import { Clock, Stop } from "./stop.ts";
-import { stateAt } from "./task.ts";
+import { nameAt, stateAt } from "./task.ts";
 import { printable, write } from "./terminal.ts";
 
 /** What a task is run with where the command itself is of no use. */
 const LIBRARY = new URL("../mod.ts", import.meta.url).href;
 
 export const exec: Command = {
-  most: 2,
-  usage: ["TASK.json [OUT.json] [options]"],
-  brief: "run one task, to debug it or for xargs",
-  about: `Run one task and print its value. A task in the \`todo\` of a list is claimed, and
-its outcome is filed in the list; any other stays as it is, as does each with
-OUT.json or --raise.`,
-  words: [["TASK.json", "the task"], ["OUT.json", "where to write the outcome"]],
-  options: [
-    ["--raise", "throw what the task throws, here, and change no file"],
-    ["--print", "print the whole error [default: its first line]"],
-    SESSION,
-    ["--inspect-brk", "the same, but wait for a debugger before the first line"],
-  ],
-  examples: [
-    "forrest exec tasklist/fail/7.json --raise",
-    "ls tasklist/todo/*.json | xargs -n 1 -P 8 forrest exec",
-  ],
+  help,
+  most: 3,
   action: execute,
 };
 
 async function execute(input: Input): Promise<number> {
-  const [path, output] = input.words;
+  const [path, output] = pathsIn(input);
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
   const { directory, state, id } = locate(resolve(path));
   const isDebugged = input.is("inspect-brk");
@@ -105,6 +91,17 @@ async function runInProject(path: string, options: ExecOptions, input: Input): P
   return result;
 }
 
+/** The path of the task, be it that of a list and a task in it, and where its outcome is to be written. */
+function pathsIn(input: Input): (string | undefined)[] {
+  const [path, word, output] = input.words;
+  if (word === undefined || !existsSync(`${path}/todo`)) {
+    if (output !== undefined) throw new UsageError(`\`${output}\` is a word too many`);
+    return [path, word];
+  }
+  const directory = directoryOf(input);
+  return [findTask(directory, openList(directory), word), output];
+}
+
 /** Claims one task of a list, runs it, and files its outcome. */
 async function runOne(directory: string, id: string, input: Input): Promise<number> {
   const tasks = openList(directory, `${directory}/log.txt`);
@@ -130,10 +127,10 @@ async function runOne(directory: string, id: string, input: Input): Promise<numb
 
 /** The exit code for a task of a list: what this process has not done, another one may have. */
 function whatBecameOf(path: string, isMine: boolean): number {
-  const { id, state } = locate(path);
+  const { state } = locate(path);
   if (!isMine) {
     const where = state === "running" ? "another run has it" : `it is in \`${state}\` already`;
-    write("stderr", `Not run: \`${printable(id)}\`, as ${where}\n`);
+    write("stderr", `Not run: \`${printable(nameAt(path))}\`, as ${where}\n`);
   }
   return state === "done" ? 0 : state === "fail" ? 1 : AGAIN;
 }
@@ -142,7 +139,7 @@ function complain(path: string, error: unknown, input: Input): void {
   const stored = encode(error, "errorValue");
   const text = input.is("print") ? textOfError(stored) : headOfError(stored);
   const again = program("exec", path, "--raise");
-  write("stderr", `${printable(locate(path).id)}: ${text}\nTo see where: ${again}\n`);
+  write("stderr", `${printable(nameAt(path))}: ${text}\nTo see where: ${again}\n`);
 }
 
 /** Starts this program again on Bun, in the debugger. */

@@ -7,6 +7,7 @@
 import { lstatSync, readdirSync, type Stats } from "node:fs";
 import { isAlive, locate, type State, states, TaskList } from "../mod.ts";
 import { type Input, program, unknown, UsageError } from "./command.ts";
+import { matches, nameAt, stateAt } from "./task.ts";
 import { quote } from "./terminal.ts";
 
 /** The one list that a command is about. */
@@ -38,14 +39,67 @@ export function namesIn(directory: string): string[] | undefined {
   }
 }
 
-/** The path of a task of a list, whichever its state; `others` are what else might have been meant. */
-export function findTask(directory: string, tasks: TaskList, id: string, ...others: State[]) {
-  const found = tasks.find(id);
-  if (found) return directory + found.slice(tasks.directory.length);
-  const paths = states.flatMap((state) => [...tasks.paths(state)]);
+/** The file of the one task that has a word for its id, or was made of that line. */
+export function findTask(directory: string, tasks: TaskList, word: string): string {
+  const [found, ...others] = findTasks(directory, tasks, word);
+  if (!others.length) return shortened(found, directory, tasks);
+  const ids = [found, ...others.slice(0, 4)].map((path) => `\`${locate(path).id}\``).join(", ");
+  throw new UsageError(`\`${word}\` is the line of several tasks: say which, ${ids}`);
+}
+
+/** The path of a task, as it is written from here. */
+function shortened(path: string, directory: string, tasks: TaskList): string {
+  return directory + path.slice(tasks.directory.length);
+}
+
+/** The files of the tasks that have a word for their id, or were made of that line: one at least. */
+function findTasks(directory: string, tasks: TaskList, word: string): string[] {
+  const own = tasks.find(word);
+  const paths = own ? [own] : states.flatMap((state) => [...tasks.paths(state)]);
+  const part = readable(word); // which ids have that were made of this line
+  const isIt = (path: string) => path.includes(part) && nameAt(path) === word;
+  const found = own ? paths : paths.filter(isIt);
+  if (found.length) return found;
+  if (!paths.length) {
+    throw new UsageError(`There is no task \`${word}\`: \`${directory}\` is empty`);
+  }
   const ids = paths.slice(0, 10_000).map((path) => locate(path).id);
-  if (!ids.length) throw new UsageError(`There is no task \`${id}\`: \`${directory}\` is empty`);
-  throw new UsageError(`${unknown("task", id, [...others, ...ids])} in \`${directory}\``);
+  const names = paths.slice(0, 1000).map(nameAt);
+  throw new UsageError(
+    `${unknown("task", word, [...names, ...ids, ...states])} in \`${directory}\``,
+  );
+}
+
+/** As much of a line as may be in the name of a file. */
+export function readable(line: string): string {
+  const plain = line.replace(/[^\w.=@+-]+/g, "_").replaceAll(".json@", ".json_");
+  return plain.replace(/^[._-]+/, "").slice(0, 60);
+}
+
+const isState = (word: string): word is State => states.includes(word as State);
+
+/** Whether words after DIR, `--where` or `--match` choose tasks. */
+export function isChoosing({ words, text }: Input): boolean {
+  return words.length > 1 || text("where") !== undefined || text("match") !== undefined;
+}
+
+/** The files of the tasks that words (states, ids or lines), `--where` and `--match` choose. */
+export function* choose(
+  { words: [, ...words], text }: Input,
+  directory: string,
+  tasks: TaskList,
+  usual: readonly State[],
+): Generator<string, void, void> {
+  const [where, match] = [text("where"), text("match")];
+  if (where && !isState(where)) throw new UsageError(unknown("state", where, [...states]));
+  for (const word of words.length ? words : where ? [where] : usual) {
+    const found = isState(word) ? tasks.paths(word) : findTasks(directory, tasks, word);
+    for (const full of found) {
+      const path = shortened(full, directory, tasks);
+      const isWanted = !where || stateAt(path) === where;
+      if (isWanted && exists(path) && (!match || matches(path, match))) yield path;
+    }
+  }
 }
 
 /** Those of the paths in `running` whose run was on this machine, and has died. */

@@ -6,58 +6,42 @@
 
 import { stripVTControlCharacters } from "node:util";
 import { resolve } from "@std/path/resolve";
-import { locate, type State, states, type TaskList } from "../mod.ts";
+import statusHelp from "./help/status.txt" with { type: "text" };
+import listHelp from "./help/list.txt" with { type: "text" };
+import showHelp from "./help/show.txt" with { type: "text" };
+import logsHelp from "./help/logs.txt" with { type: "text" };
+import { locate, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
-import { type Command, DIR, type Input, program, type Row, UsageError } from "./command.ts";
+import { type Command, type Input, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
-import { deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
+import { choose, deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
 import { noTask, noteOnDead, openList } from "./list.ts";
-import { Progress, Screen } from "./screen.ts";
-import { lineOf, stateAt, type Stored, storedAt } from "./task.ts";
+import { printedBy, saidOf, triesIn } from "./log.ts";
+import { Progress } from "./live.ts";
+import { Screen } from "./screen.ts";
+import { lineIn, lineOf, outcomeAt, stateAt, type Stored, storedAt } from "./task.ts";
 import { count, cut, duration, paint, printable } from "./terminal.ts";
-import { columns, widthOfOutput, write, writeAll } from "./terminal.ts";
-
-const FULL: Row = ["--full", "show all of long values [default: cut]"];
+import { widthOfOutput, write, writeAll } from "./terminal.ts";
 
 export const status: Command = {
+  help: statusHelp,
   most: 1,
-  usage: ["DIR [--watch]"],
-  brief: "count the tasks in each state, also while they run",
-  about: "Count the tasks in each state, and estimate the time left while they run.",
-  words: [DIR],
-  options: [["-w, --watch", "go on until nothing is left to do"]],
-  examples: ["forrest status tasklist --watch"],
   action: countTasks,
 };
 
 export const list: Command = {
-  usage: ["DIR [STATE|ID ...] [--full]", "TASK.json ... [--full]"],
-  brief: "list tasks, one a line",
-  about: "List tasks, one a line: state, id, run time, and value, error or call.",
-  words: [DIR, ["STATE", "todo, running, done or fail [default: all]"], ["ID", "a task's id"]],
-  options: [FULL],
-  examples: ["forrest list tasklist fail"],
+  help: listHelp,
   action: listTasks,
 };
 
 export const show: Command = {
-  usage: ["TASK.json [--full]", "DIR ID [--full]"],
-  brief: "show a task: its call, its outcome, what it printed",
-  about: "Show a task: its call as code, its value or error, and what it printed.",
-  words: [["TASK.json", "the file of the task"], DIR, ["ID", "the id of the task"]],
-  options: [FULL],
-  examples: ["forrest show tasklist/fail/7.json", "forrest show tasklist 7 --full"],
+  help: showHelp,
   action: showTask,
 };
 
 export const logs: Command = {
+  help: logsHelp,
   most: 2,
-  usage: ["DIR [ID] [--log FILE]"],
-  brief: "print what tasks have printed",
-  about: "Print what tasks have printed, and what happened to them when.",
-  words: [DIR, ["ID", "only this task"]],
-  options: [["--log FILE", "the log of the run [default: DIR/log.txt]"]],
-  examples: ["forrest logs tasklist 7"],
   action: printLog,
 };
 
@@ -102,7 +86,7 @@ async function watch(tasks: TaskList, directory: string): Promise<number> {
     const note = noteOnDead(deadAmong(tasks.paths("running")).length, directory);
     const text = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ") + note;
     const isOver = counts.todo + counts.running === 0;
-    if (screen.isLive && !isOver && !note) screen.show(progress.line(columns()));
+    if (screen.isLive && !isOver && !note) screen.show(progress.line());
     else if (text !== before) screen.print(`${text}\n`, "stdout");
     if (isOver) break;
     before = text;
@@ -125,18 +109,13 @@ async function listTasks(input: Input): Promise<number> {
 function* linesOfTasks(input: Input): Generator<string, void, void> {
   const directory = directoryOf(input);
   const width = input.is("full") ? Infinity : widthOfOutput();
-  if (isTaskFile(directory)) return yield* input.words.map((path) => lineOf(path, width));
-  const tasks = openList(directory);
-  const [, ...words] = input.words;
-  for (const word of words.length ? words : states) {
-    if (!states.includes(word as State)) {
-      yield lineOf(findTask(directory, tasks, word, ...states), width);
-    } else {for (const path of tasks.paths(word as State)) {
-        const stored = storedAt(path);
-        // what cannot be read may have moved on
-        if (!("errorValue" in stored) || exists(path)) yield lineOf(path, width, stored);
-      }}
-  }
+  const lineFor = input.is("json")
+    ? (path: string) => JSON.stringify(outcomeAt(path, locate(path)))
+    : (path: string) => lineOf(path, width);
+  const paths = isTaskFile(directory)
+    ? input.words
+    : choose(input, directory, openList(directory), states);
+  for (const path of paths) yield lineFor(path);
 }
 
 // --------------------------------------------------------------------------------------- show
@@ -149,7 +128,7 @@ async function showTask(input: Input): Promise<number> {
   if (id === undefined && /\.json$/.test(path) && !exists(path)) throw noTask(path);
   const directory = directoryOf(input);
   const tasks = openList(directory);
-  if (id === undefined) throw new UsageError("ID, the id of the task, is missing");
+  if (id === undefined) throw new UsageError("ID or LINE, which says the task, is missing");
   return await showFile(findTask(directory, tasks, id), isFull);
 }
 
@@ -158,16 +137,22 @@ const LINES = 20; // so many of a value, an error or an output are shown without
 async function showFile(path: string, isFull: boolean): Promise<number> {
   const stored = storedAt(path);
   const { errorValue } = stored;
-  const output = await outputOf(path, stored);
+  const { directory, id, state } = locate(resolve(path));
+  const log = `${directory}/log.txt`;
+  const hasLog = exists(log) && (stored.started !== undefined || state !== "todo");
+  const since = `${stored.started ?? ""}`;
+  const output = hasLog ? await printedBy(log, id, state === "running", since) : "";
   const message = `${Object(Object(errorValue).$error).message}`;
   const [end = "", told = ""] = /\. It last printed:\n(.*)$/s.exec(message) ?? [];
   // an error holds the end of it; of a program, with what this has printed to its standard output
   const printed = told.includes(stripVTControlCharacters(output).trim()) ? told : output;
   const twice = stripVTControlCharacters(printed).includes(told) ? end : "";
+  const line = lineIn(stored.metadata);
   const sections = [
-    `${path}\n${factsOf(stateAt(path), stored)}`.trimEnd(),
+    `${line ? `${line}\n` : ""}${path}\n${factsOf(stateAt(path), stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
-    "metadata" in stored ? `metadata: ${codeOf(stored.metadata)}` : "",
+    "metadata" in stored && !line ? `metadata: ${codeOf(stored.metadata)}` : "",
+    hasLog ? await triesBefore(log, id, stored) : "",
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
     "errorValue" in stored ? textOfError(errorValue).replace(twice, "") : "",
   ].filter(Boolean).map((section) => isFull ? section : shorten(section));
@@ -177,6 +162,17 @@ async function showFile(path: string, isFull: boolean): Promise<number> {
   }
   write("stdout", `${sections.join("\n\n")}\n`);
   return 0;
+}
+
+/** The tries of a task before the last one, each with its time. */
+async function triesBefore(log: string, id: string, { attempts }: Stored): Promise<string> {
+  if (!(Number(attempts) > 1)) return "";
+  const tries = (await triesIn(log, id)).get(id)?.slice(-Number(attempts), -1) ?? [];
+  const rows = tries.map(({ started, seconds, error = "failed" }) => {
+    const ran = seconds === undefined ? "" : `ran ${duration(seconds)}, `;
+    return `\n  ${new Date(started).toISOString()}, ${ran}${error}`;
+  });
+  return rows.length ? `Tried before:${rows.join("")}` : "";
 }
 
 /** The first lines of a text, or the last ones, as much of them as fits the width. */
@@ -201,51 +197,13 @@ function factsOf(state: string, { attempts, started, runtime }: Stored): string 
 
 // --------------------------------------------------------------------------------------- logs
 
-const TIME = "2026-11-20T20:00:00.000Z ".length; // at the beginning of each line of a log
-
-/** What a line of a log says of a task, if it is about that: what has happened to it, or what it has printed. */
-type Said = { event: string; printed?: undefined } | { printed: string };
-
-function saidOf(line: string, id: string): Said | undefined {
-  const text = line.slice(TIME);
-  if (text.startsWith(`${id} `)) { // the id of another task may begin with this one
-    const said = text.slice(id.length + 1);
-    if (said.startsWith("|")) return { printed: said.slice(2) };
-    if (/^(is |has |\s)/.test(said)) return { event: said };
-  }
-  const [ids, ...printed] = text.split(" | "); // a process that holds several prints for all of them
-  const isTheirs = printed.length > 0 && ids.split(",").includes(id);
-  return isTheirs ? { printed: printed.join(" | ") } : undefined;
-}
-
-/** What the log of its list says that a task has printed since it was last started. */
-async function outputOf(path: string, { started }: Stored): Promise<string> {
-  const { directory, id, state } = locate(resolve(path));
-  const log = `${directory}/log.txt`;
-  if (!exists(log) || (!started && state === "todo")) return "";
-  const isRunning = state === "running"; // when that began, its file does not say
-  let isStarted = isRunning;
-  let lines: string[] = [];
-  for await (const line of linesOf(log, false)) {
-    const said = saidOf(line, id);
-    if (said?.printed !== undefined) {
-      if (isStarted || line >= `${started ?? ""}`) lines.push(said.printed);
-    } else if (said) {
-      const isStart = said.event === "is started";
-      if (isStart || isRunning) lines = []; // what comes now is of another attempt
-      if (isStart) isStarted = true;
-    }
-  }
-  return lines.join("\n");
-}
-
 async function printLog(input: Input): Promise<number> {
   const directory = directoryOf(input);
   const tasks = openList(directory);
-  const [, id] = input.words;
+  const [, word] = input.words;
   const log = input.text("log") ?? `${directory}/log.txt`;
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
-  if (id !== undefined) findTask(directory, tasks, id);
+  const id = word === undefined ? undefined : locate(findTask(directory, tasks, word)).id;
   await writeAll(linesAbout(log, id));
   return 0;
 }

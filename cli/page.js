@@ -20,10 +20,10 @@ for (const button of all(".command button")) {
 
 const [canvas, output] = all("canvas, output");
 const data = JSON.parse(all("#data")[0].textContent);
-const { first, ids, starts, durations, lanes } = data;
+const { first, names, starts, durations, lanes, rows, rowsOf } = data;
 for (let i = 1; i < starts.length; i++) starts[i] += starts[i - 1];
-const failed = new Set(data.failed);
-const laneCount = lanes.reduce((most, lane) => Math.max(most, lane + 1), 0);
+const [failed, again] = [new Set(data.failed), new Set(data.again)];
+const laneCount = rowsOf.length;
 
 // Where times are, from 0 to 1: stretches of work to scale, with pauses of one width between them.
 const pause = Math.min(0.03, 0.3 / data.stretches.length);
@@ -43,10 +43,17 @@ const places = starts.map((start) => {
 // ------------------------------------------------------------------------------------- drawing
 
 const [left, top, bottom] = [28, 20, 22]; // pixels
-const row = laneCount < 380 ? Math.min(22, Math.ceil(380 / laneCount)) : 380 / laneCount;
-const gap = row > 8 ? 2 : row > 3 ? 1 : 0;
+const most = 22 * Math.min(4, Math.max(...rowsOf));
+const row = laneCount < 380 ? Math.min(most, Math.ceil(380 / laneCount)) : 380 / laneCount;
+const gapOf = (high) => high > 8 ? 2 : high > 3 ? 1 : 0;
 const height = row * laneCount;
 let [low, span, width, selected] = [0, 1, 0, -1];
+
+/** Where the bar of a try begins, and how high it is: a part of its lane, if that has several rows. */
+function band(i) {
+  const size = row / rowsOf[lanes[i]];
+  return [top + lanes[i] * row + (rows[i] ?? 0) * size, size];
+}
 
 const x = (place) => left + (place - low) / span * width;
 const extent = (i) => [x(places[i]), x(places[i] + durations[i] * scale)];
@@ -127,10 +134,13 @@ function drawTasks(context, color) {
     const [from, to] = extent(i);
     if (to < left || from > left + width) return;
     const size = Math.max(least, to - from - (to - from > 4 ? 1 : 0));
-    context.fillRect(from, top + lanes[i] * row, size, row - gap);
+    const [y, high] = band(i);
+    context.fillRect(from, y, size, high - gapOf(high));
   };
   context.fillStyle = color("done");
-  for (let i = 0; i < ids.length; i++) if (!failed.has(i)) bar(i, 0.8);
+  for (let i = 0; i < names.length; i++) if (!failed.has(i) && !again.has(i)) bar(i, 0.8);
+  context.fillStyle = color("running");
+  for (const i of again) bar(i, 1);
   context.fillStyle = color("fail");
   for (const i of failed) bar(i, 1);
   context.fillStyle = color("ink");
@@ -141,9 +151,9 @@ function drawTasks(context, color) {
 
 function select(i) {
   selected = i;
-  const state = failed.has(i) ? "failed" : "done";
+  const state = failed.has(i) ? "failed" : again.has(i) ? "failed, and was tried again" : "done";
   const times = `started ${local(first + starts[i] / 1000)}, ran ${duration(durations[i] / 1e6)}`;
-  output.textContent = `${ids[i]}: ${state}, ${times}, in lane ${lanes[i] + 1}`;
+  output.textContent = `${names[i]}: ${state}, ${times}, in lane ${lanes[i] + 1}`;
   draw();
 }
 
@@ -161,8 +171,9 @@ function zoom(factor) {
 function point(event) {
   if (event.buttons) look(low + span / 2 - event.movementX / width * span, span);
   let [found, least] = [-1, 5]; // pixels
-  for (let i = 0; i < ids.length; i++) {
-    if (lanes[i] !== Math.floor((event.offsetY - top) / row)) continue;
+  for (let i = 0; i < names.length; i++) {
+    const [y, high] = band(i);
+    if (event.offsetY < y || event.offsetY >= y + high) continue;
     const [from, to] = extent(i);
     const distance = Math.max(from - event.offsetX, event.offsetX - to, 0);
     if (distance < least) [found, least] = [i, distance];
@@ -176,7 +187,7 @@ function press(event) {
   if (factor === undefined && !step) return;
   event.preventDefault();
   if (!step) return zoom(factor);
-  select(Math.max(0, Math.min(ids.length - 1, selected + step)));
+  select(Math.max(0, Math.min(names.length - 1, selected + step)));
   if (places[selected] < low || places[selected] > low + span) look(places[selected], span);
 }
 

@@ -4,48 +4,38 @@
  * @module
  */
 
+import type { State } from "../mod.ts";
 import style from "./page.css" with { type: "text" };
+import page from "./page.html" with { type: "text" };
 import script from "./page.js" with { type: "text" };
+import { kindOf } from "./task.ts";
 import { exactDuration as duration, quote } from "./terminal.ts";
+import tools from "./timeline.html" with { type: "text" };
 import { type Bar, type Entry, lengthOf, readTimeline, type Timeline } from "./timeline.ts";
 
-/** One self-contained HTML page about a list: totals, timeline, histogram of run times, failures. */
-export function reportPage(directory: string): string {
-  const timeline = readTimeline(directory);
-  const title = `Task list ${escape(directory)}`;
-  return `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; ${
-    ["style", "script"].map((kind) => `${kind}-src 'unsafe-inline'`).join("; ")
-  }; img-src data:">
-<link rel="icon" href="data:,">
-<title>${title}</title>
-<style>
-${style}</style>
-</head>
-<body>
-<header><h1>${title}</h1><p>As it was on ${time(Date.now())}</p></header>
-<main>
-${totalsSection(timeline)}
-${timelineSection(timeline)}
-${runTimesSection(timeline.bars)}
-${failuresSection(directory, timeline.entries)}
-</main>
-<script type="application/json" id="data">${timelineData(timeline)}</script>
-<script>
-(() => {
-const duration = ${duration};
-const niceStep = ${niceStep};
-${script}})();
-</script>
-</body>
-</html>
-`;
+/** One self-contained HTML page about a list: totals, failures, timeline, histogram of run times. */
+export async function reportPage(directory: string): Promise<string> {
+  const timeline = await readTimeline(directory);
+  const sections = [
+    totalsSection(timeline),
+    failuresSection(directory, timeline.entries),
+    timelineSection(timeline),
+    runTimesSection(timeline.bars),
+  ];
+  const shared = `const duration = ${duration};\nconst niceStep = ${niceStep};`;
+  return fill(page, {
+    title: `Task list ${escape(directory)}`,
+    time: time(Date.now()),
+    style: `<style>\n${style}</style>`,
+    sections: sections.join("\n"),
+    data: `<script type="application/json" id="data">${timelineData(timeline)}</script>`,
+    script: `<script>\n(() => {\n${shared}\n${script}})();\n</script>`,
+  });
 }
+
+/** A text with something in each of its places, such as `$title` or `<!-- $script -->`. */
+const fill = (text: string, parts: Record<string, string>): string =>
+  text.replace(/<!-- \$(\w+) -->|\$(\w+)/g, (_, element, word) => parts[element ?? word]);
 
 const escape = (text: string) => text.replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
 const cut = (text: string, most: number) => text.length > most ? `${text.slice(0, most)} …` : text;
@@ -74,7 +64,7 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
     const part = count ? `<i class="${state}" style="flex-grow:${count}"></i>` : "";
     return { figure: `<div class="${state}">${figure}</div>`, part };
   });
-  const runtimes = bars.map(({ entry }) => entry.runtime!).sort((a, b) => a - b);
+  const runtimes = bars.map(({ duration }) => duration / 1e6).sort((a, b) => a - b);
   const quantile = (share: number) => duration(runtimes[Math.ceil(share * runtimes.length) - 1]);
   const sum = runtimes.reduce((sum, runtime) => sum + runtime, 0);
   const elapsed = lengthOf(stretches) / 1e6;
@@ -82,11 +72,11 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
     ? {
       "Elapsed": duration(elapsed),
       "Sum of run times": duration(sum),
-      "Mean at once": (sum / elapsed).toFixed(1),
+      "At once, on average": (sum / elapsed).toFixed(1),
       "Median run time": quantile(0.5),
       "95 % took at most": quantile(0.95),
       "Longest run time": quantile(1),
-      "Needed a retry": tasks(entries.filter(({ attempts }) => attempts! > 1).length),
+      "Tried more than once": tasks(entries.filter(({ attempts }) => attempts! > 1).length),
     }
     : {};
   const list = Object.entries(facts).map(([name, value]) =>
@@ -107,38 +97,41 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
   return section("Totals", note, body.join(""));
 }
 
-function timelineSection({ entries, bars, lanes, start, stretches }: Timeline): string {
+function timelineSection({ entries, bars, rows, start, stretches }: Timeline): string {
   if (!bars.length) return section("Timeline", "No finished task to draw yet.", "");
-  const ended = entries.filter(({ state }) => state === "done" || state === "fail").length;
-  const untimed = tasks(ended - bars.length);
+  const untimed = entries.filter(({ state, tries }) =>
+    (state === "done" || state === "fail") && !tries.length
+  );
   const notes = [
     `A lane for each process, from ${time(start)}`,
     ` to ${time(start + stretches.at(-1)![1] / 1000)}.`,
+    rows.some((rows) => rows > 1)
+      ? " Where a process held several tasks at once, they share its lane."
+      : "",
     stretches.length > 1 ? " Pauses are cut short." : "",
-    ended > bars.length ? ` Not drawn: ${untimed} without times, as after a crash.` : "",
+    untimed.length ? ` Not drawn: ${tasks(untimed.length)} without times, as after a crash.` : "",
   ];
-  const label = `Timeline of ${tasks(bars.length)} in ${lanes} lanes`;
-  const body = `<div class="tools"><span class="legend"><i class="done"></i>done
-<i class="fail"></i>failed</span><span role="group" aria-label="Zoom"><button data-zoom="0.5"
-aria-label="Zoom out">−</button><button data-zoom="2" aria-label="Zoom in">+</button><button
-data-zoom="0">Whole</button></span></div><canvas tabindex="0" role="application"
-aria-label="${label}" aria-describedby="keys"></canvas><output aria-live="polite">Point at a task
-to see what it is.</output><p class="note" id="keys">Keys, when the timeline has the focus:
-<kbd>←</kbd> <kbd>→</kbd> go through the tasks, <kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> zoom.</p>
-<noscript>The timeline is drawn by a script, and this browser runs none.</noscript>`;
-  return section("Timeline", notes.join(""), body);
+  const again = bars.filter(({ state }) => state === "todo").length;
+  const tries = again ? `, and ${number(again)} earlier tries,` : "";
+  const label = `Timeline of ${tasks(bars.length - again)}${tries} in ${rows.length} lanes`;
+  return section("Timeline", notes.join(""), fill(tools, { label }));
 }
 
 /** What the script of the page draws, in columns to be small. */
-function timelineData({ bars, start, stretches }: Timeline): string {
+function timelineData({ bars, rows, start, stretches }: Timeline): string {
+  const indexes = (wanted: State) =>
+    bars.flatMap(({ state }, index) => state === wanted ? [index] : []);
   const data = {
     first: start,
     stretches,
-    ids: bars.map(({ entry }) => entry.id),
+    names: bars.map(({ entry }) => entry.name),
     starts: bars.map(({ start }, index) => start - (bars[index - 1]?.start ?? 0)),
     durations: bars.map(({ duration }) => duration),
     lanes: bars.map(({ lane }) => lane),
-    failed: bars.flatMap(({ entry }, index) => entry.state === "fail" ? [index] : []),
+    rows: rows.some((rows) => rows > 1) ? bars.map(({ row }) => row) : [],
+    rowsOf: rows,
+    failed: indexes("fail"),
+    again: indexes("todo"),
   };
   return JSON.stringify(data).replaceAll("<", "\\u003c");
 }
@@ -188,10 +181,10 @@ function histogram(bars: Bar[]) {
   const bins = Array.from({ length }, (_, bin) => {
     return { from: limit(low + bin), to: limit(low + bin + 1), count: 0, failed: 0 };
   });
-  for (const { entry, duration } of bars) {
+  for (const { state, duration } of bars) {
     const bin = bins[Math.floor(scale(duration / 1e6) + 1e-9) - low];
     bin.count++;
-    if (entry.state === "fail") bin.failed++;
+    if (state !== "done") bin.failed++;
   }
   const isDense = longest < 100 * shortest;
   const small = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1]
@@ -206,25 +199,23 @@ function histogram(bars: Bar[]) {
   return { bins, logarithmic, ticks };
 }
 
-const PROGRAM = /^Error: `([^`\s]+)[^`]*` (exited with code \d+|was killed by \w+)/;
-
-/** What failures are grouped by: of a program, the words and what it has printed differ. */
-function kindOf({ failure }: Entry): string {
-  const [, program, how] = PROGRAM.exec(failure!.message) ?? [];
-  return program ? `${program} ${how}` : failure!.message;
-}
-
 function failuresSection(directory: string, entries: Entry[]): string {
-  const groups = Map.groupBy(entries.filter(({ failure }) => failure), kindOf);
+  const failed = entries.filter(({ failure }) => failure);
+  const groups = Map.groupBy(failed, ({ failure, name }) => kindOf(failure!.message, name));
   if (!groups.size) return section("Failures", "No task has failed.", "");
-  const command = ({ id }: Entry) => {
+  const command = ({ id, name }: Entry) => {
     const path = quote(`${directory}/fail/${id}.json`);
+    const line = name === id ? "" : `<p>${escape(cut(name, 200))}</p>`;
     const code = `<code>forrest exec ${escape(path)} --raise</code>`;
-    return `<div class="command">${code}<button>Copy</button></div>`;
+    return `${line}<div class="command">${code}<button>Copy</button></div>`;
   };
   const fold = (title: string, body: string) =>
     `<details><summary>${title}</summary>${body}</details>`;
   const sorted = [...groups].sort(([, a], [, b]) => b.length - a.length);
+  const triesOf = ({ tries }: Entry) =>
+    tries.slice(0, -1).map(({ started, seconds, error = "failed" }) =>
+      `<p>${time(started)}, ran ${duration(seconds!)}: ${escape(cut(error, 200))}</p>`
+    );
   const rows = sorted.slice(0, 50).map(([, [first, ...others]]) => {
     const { message } = first.failure!;
     const stack = first.failure?.stack ?? "";
@@ -232,15 +223,18 @@ function failuresSection(directory: string, entries: Entry[]): string {
     const same = others.slice(0, 20).map(command).join("") + left;
     const cell = [
       `<pre>${escape(cut(message, 1000))}</pre>${command(first)}`,
+      first.tries.length > 1 && fold("Tried before", triesOf(first).join("")),
       stack && fold("Stack", `<pre>${escape(cut(stack, 4000))}</pre>`),
       same && fold(`The same in ${tasks(others.length)} more`, same),
     ];
-    return `<tr><td>${number(others.length + 1)}</td><td>${cell.join("")}</td></tr>`;
+    return `<tr><td>${number(others.length + 1)}</td><td>${
+      cell.filter(Boolean).join("")
+    }</td></tr>`;
   });
-  const failed = sorted.reduce((sum, [, group]) => sum + group.length, 0);
   const rare = groups.size > 50 ? ` (the ${number(groups.size - 50)} rarest are left out)` : "";
   const messages = `${number(groups.size)} ${groups.size === 1 ? "message" : "messages"}${rare}`;
-  const note = `${tasks(failed)} with ${messages}. Each command runs its task again, in the ` +
+  const note =
+    `${tasks(failed.length)} with ${messages}. Each command runs its task again, in the ` +
     "terminal, and throws what it throws.";
   const names = ["Tasks", "Message, and how to reproduce it"];
   const head = names.map((name) => `<th scope="col">${name}</th>`).join("");

@@ -5,21 +5,14 @@
  */
 
 import { writeFileSync } from "node:fs";
-import { type Command, DIR, type Input } from "./command.ts";
+import help from "./help/report.txt" with { type: "text" };
+import type { Command, Input } from "./command.ts";
 import { directoryOf, openList } from "./list.ts";
 import { write } from "./terminal.ts";
 
 export const report: Command = {
+  help,
   most: 1,
-  usage: ["DIR [-o FILE] [--trace FILE]"],
-  brief: "write a page with a timeline and all failures",
-  about: "Write a page with totals, a timeline, run times, and failures by their message.",
-  words: [DIR],
-  options: [
-    ["-o, --output FILE", "the page [default: report.html]"],
-    ["--trace FILE", "a trace for Perfetto, in the Chrome format, instead"],
-  ],
-  examples: ["forrest report tasklist -o report.html"],
   action: writeReport,
 };
 
@@ -28,8 +21,8 @@ async function writeReport(input: Input): Promise<number> {
   openList(directory);
   const trace = input.text("trace");
   const page = input.text("output") ?? (trace ? undefined : "report.html");
-  if (page) put(page, (await import("./page.ts")).reportPage(directory));
-  if (trace) put(trace, (await import("./timeline.ts")).traceEvents(directory));
+  if (page) put(page, await (await import("./page.ts")).reportPage(directory));
+  if (trace) put(trace, await (await import("./timeline.ts")).traceEvents(directory));
   for (const path of [page, trace]) if (path && path !== "-") write("stdout", `Written: ${path}\n`);
   return 0;
 }

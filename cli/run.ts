@@ -4,91 +4,108 @@
  * @module
  */
 
-import type { RunOptions, State, Task } from "../mod.ts";
-import { textOfError } from "./code.ts";
+import { watch } from "node:fs";
+import { locate, type RunOptions, type TaskList } from "../mod.ts";
+import { Account } from "./account.ts";
 import type { Command, Input } from "./command.ts";
-import { AGAIN, DIR, program, SESSION, sessionOf, UsageError } from "./command.ts";
-import { directoryOf, openList } from "./list.ts";
-import { Progress, Screen } from "./screen.ts";
+import { AGAIN, program, sessionOf, UsageError } from "./command.ts";
+import help from "./help/run.txt" with { type: "text" };
+import { choose, deadAmong, directoryOf, isChoosing, openList } from "./list.ts";
+import { Progress } from "./live.ts";
+import { Screen } from "./screen.ts";
 import { Clock, Stop, TIME_IS_OVER } from "./stop.ts";
-import { lineOf, outcomeAt, storedAt } from "./task.ts";
-import { columns, count, duration, write } from "./terminal.ts";
+import { count, write } from "./terminal.ts";
 
 export const run: Command = {
-  most: 1,
-  usage: ["DIR [options]"],
-  brief: "run what waits in a list",
-  about: "Run what waits in a task list. Started again, it goes on with what is left.",
-  words: [DIR],
-  options: [
-    ["-j, --processes N", "tasks to run at once [default: one a CPU]"],
-    ["--autokill S", "kill a task after S seconds [default: never]"],
-    ["--retries N", "try a failed task again N times [default: 0]"],
-    ["--retry-delay S", "wait S seconds first, then twice that [default: 0]"],
-    ["--max-failures N", "give up after more failures [default: never]"],
-    ["--tasks-per-process N", "then a new process takes over [default: 1]"],
-    ["--concurrency N", "tasks that one process holds [default: 1]"],
-    ["--permission FLAG", "as in --permission=--allow-net [default: all]"],
-    SESSION,
-    ["--time-left S", "end in order within S seconds [default: no end]"],
-    ["--stop-signal NAME", "end in order, with code 75, on it and on SIGTERM"],
-    ["--log FILE", "where to log [default: DIR/log.txt, for `show`]"],
-    ["--print-errors", "print the stack of each error at once"],
-    ["--json", "a JSON object for each task; all else on stderr"],
-    ["-q, --quiet", "only whether tasks have failed, and what they print"],
-  ],
+  help,
   otherNames: { jobs: "processes", timeout: "autokill" },
-  examples: ["forrest run tasklist -j 8 --autokill 60 --retries 2"],
   action: runList,
 };
 
 async function runList(input: Input): Promise<number> {
   const directory = directoryOf(input);
   const tasks = openList(directory, input.text("log") ?? `${directory}/log.txt`);
-  const [isJson, isQuiet] = [input.is("json"), input.is("quiet")];
-  const screen = new Screen(!isQuiet);
+  if (input.is("line-buffer") && input.is("keep-order")) {
+    throw new UsageError("`--line-buffer` prints at once, `--keep-order` in order: choose one");
+  }
+  const ids = isChoosing(input) ? await chosenIds(input, directory, tasks) : undefined;
+  if (ids && !ids.length) {
+    write("stdout", "Nothing to do: no task is chosen\n");
+    return 0;
+  }
+  const screen = new Screen(!input.is("quiet"));
   const progress = new Progress(tasks);
   const clock = new Clock(input.number("time-left"));
   const stop = new Stop(clock, screen, input.text("stop-signal"));
-  const live = screen.isLive ? setInterval(() => screen.show(progress.line(columns())), 100) : 0;
-  const failed: string[] = [];
-  let done = 0;
+  const live = screen.isLive ? setInterval(() => screen.show(progress.line()), 100) : 0;
+  const account = new Account({ directory, tasks, screen, progress, input });
   let problem: unknown;
   try {
-    const running = tasks.run({
-      ...runOptions(input),
-      signal: stop.signal,
-      mayStart: clock.seconds < Infinity ? () => clock.mayStart() : undefined,
-      onOutput: (text, stream) => screen.output(text, isJson ? "stderr" : stream),
-    });
-    for await (const task of running) {
-      clock.saw(task.runtime);
-      if (task.state === "done") done++;
-      else failed.push(task.id);
-      tell(task, directory, screen, input);
-    }
+    do {
+      account.expect(ids);
+      const running = tasks.run({
+        ...runOptions(input),
+        ids,
+        signal: stop.signal,
+        mayStart: clock.seconds < Infinity ? () => clock.mayStart() : undefined,
+        onOutput: (text, stream, ids) => account.output.take(text, stream, ids),
+        retryIf: (_, task, seconds) => account.retried(task, seconds),
+      });
+      for await (const task of running) {
+        clock.saw(task.runtime);
+        account.ended(task);
+      }
+    } while (input.is("follow") && clock.mayStart() && await hasMore(tasks, stop.signal));
   } catch (error) {
     problem = error;
   } finally {
     clearInterval(live);
     stop.release();
+    account.output.end();
     screen.end();
   }
   if (problem instanceof Error) problem.message = withOptionNames(problem.message);
   if (problem instanceof RangeError) throw new UsageError(problem.message);
-  const counts = tasks.count();
-  if (!isQuiet && (!problem || done || failed.length)) {
-    const text = summary(counts, done, failed.length, progress.elapsed());
-    write(isJson ? "stderr" : "stdout", `${text}\n`);
-  }
-  if (failed.length) write("stderr", failures(directory, failed, input));
+  account.close(!problem);
+  const { todo } = tasks.count();
   const isOver = stop.reason === TIME_IS_OVER || !clock.mayStart();
-  if (isOver ? counts.todo : stop.reason) {
-    write("stderr", ending(stop.reason || TIME_IS_OVER, counts.todo, directory));
+  if (isOver ? todo : stop.reason) {
+    write("stderr", ending(stop.reason || TIME_IS_OVER, todo, directory));
     return stop.code || AGAIN;
   }
   if (problem) throw problem;
-  return failed.length ? 1 : 0;
+  return account.failed ? 1 : 0;
+}
+
+/** The ids of the tasks that are chosen; those of them that have failed are put back first. */
+async function chosenIds(input: Input, directory: string, tasks: TaskList): Promise<string[]> {
+  if (input.is("follow")) throw new UsageError("`--follow` runs all tasks: it takes no choice");
+  const chosen = [...choose(input, directory, tasks, ["todo"])].map(locate);
+  for (const { id, state } of chosen) {
+    if (state === "todo" || state === "fail") continue;
+    throw new UsageError(`The task \`${id}\` cannot be run: it is in \`${state}\``);
+  }
+  const failed = chosen.filter(({ state }) => state === "fail").map(({ id }) => id);
+  if (failed.length) await tasks.retry(failed);
+  return chosen.map(({ id }) => id);
+}
+
+const LOOK = 5000; // milliseconds after which a list is looked at anyway, as on network file systems
+
+/** Waits until there is something to do; false if it is to stop. */
+async function hasMore(tasks: TaskList, signal: AbortSignal): Promise<boolean> {
+  while (!signal.aborted) {
+    const changed = Promise.withResolvers<void>();
+    const watcher = watch(`${tasks.directory}/todo`, () => changed.resolve());
+    signal.addEventListener("abort", () => changed.resolve());
+    const timer = setTimeout(changed.resolve, LOOK);
+    const isThere = tasks.count().todo > 0 || deadAmong(tasks.paths("running")).length > 0;
+    if (!isThere) await changed.promise;
+    watcher.close();
+    clearTimeout(timer);
+    if (isThere) return true;
+  }
+  return false;
 }
 
 function runOptions(input: Input): RunOptions {
@@ -101,19 +118,10 @@ function runOptions(input: Input): RunOptions {
     maxFailures: input.number("max-failures"),
     tasksPerProcess: input.number("tasks-per-process"),
     concurrency: input.number("concurrency"),
+    perSecond: input.number("per-second"),
     permissions: permissions.length ? permissions : undefined,
     session: sessionOf(input),
   };
-}
-
-/** Says what became of a task. */
-function tell(task: Task, directory: string, screen: Screen, input: Input): void {
-  const path = `${directory}/${task.state}/${task.id}.json`;
-  if (input.is("json")) write("stdout", `${JSON.stringify(outcomeAt(path, task))}\n`);
-  else if (!input.is("quiet")) screen.print(`${lineOf(path)}\n`, "stdout");
-  if (input.is("print-errors") && task.state === "fail") {
-    screen.print(`${textOfError(storedAt(path).errorValue)}\n`, "stderr");
-  }
 }
 
 /** The names that the options of `run()` have here. */
@@ -123,31 +131,6 @@ function withOptionNames(message: string): string {
     const option = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     return `\`${option}${end === "`" ? end : " "}`;
   });
-}
-
-type Counts = Record<State, number>;
-
-function summary(counts: Counts, done: number, failed: number, seconds: number): string {
-  const { todo, running } = counts;
-  if (!done && !failed && !todo && !running) {
-    const hint = counts.fail ? " (to let them run again: `forrest retry`)" : "";
-    return `Nothing to do: no task waits; ${counts.done} done, ${counts.fail} failed before${hint}`;
-  }
-  const rest = [todo ? `${todo} waiting` : "", running ? `${running} running elsewhere` : ""];
-  const parts = [`${done} done`, `${failed} failed`, ...rest.filter(Boolean)];
-  return `${count(done + failed, "task")} in ${duration(seconds)}: ${parts.join(", ")}`;
-}
-
-/** The last lines of a run in which tasks have failed. */
-function failures(directory: string, ids: string[], input: Input): string {
-  const session = input.text("session");
-  const path = `${directory}/fail/${ids[0]}.json`;
-  const again = program("exec", path, "--raise", ...session ? ["-s", session] : []);
-  const isOne = ids.length === 1;
-  return `${isOne ? "A task has" : `${ids.length} tasks have`} failed.
-To run ${isOne ? "it" : "the first of them"} here, with its stack:  ${again}
-To let ${isOne ? "it" : "them"} run again:  ${program("retry", directory)}
-`;
 }
 
 /** The last lines of a run that has ended before its end. */

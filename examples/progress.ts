@@ -1,10 +1,10 @@
 /**
- * A progress bar in a few lines: `total` is the number of tasks to come and those that have come.
+ * The progress bar of the command, on standard error if that is a terminal.
  *
  *     deno run -A examples/progress.ts
  */
 
-import process from "node:process";
+import { progress } from "../cli/progress.ts";
 import { defer, TaskList } from "../mod.ts";
 
 export function isPrime(number: number): boolean {
@@ -21,14 +21,8 @@ if (import.meta.main) {
   }
 
   const primes: unknown[] = [];
-  let finished = 0;
-  const run = tasks.run({ tasksPerProcess: 10 });
-  for await (const { metadata, returnValue } of run) {
+  for await (const { metadata, returnValue } of progress(tasks.run({ tasksPerProcess: 10 }))) {
     if (returnValue) primes.push(metadata);
-    const filled = Math.round(++finished / run.total * 40);
-    const bar = "█".repeat(filled).padEnd(40, "░");
-    if (process.stderr.isTTY) process.stderr.write(`${bar} ${finished}/${run.total}\r`);
   }
-  if (process.stderr.isTTY) process.stderr.write("\n");
   console.log(primes.sort().join(" "));
 }

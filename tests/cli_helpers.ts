@@ -24,7 +24,7 @@ const source = runtime === "deno"
 
 /** What the tasks of these tests call; it lies in a project of its own. */
 const TASKS = `
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 export const double = (text: string) => Number(text) * 2;
 export const add = (a: number, b: number) => a + b;
 export function refuse(text: string) {
@@ -48,6 +48,17 @@ export async function nap(seconds: string) {
 export function mark(path: string) {
   writeFileSync(path, "", { flag: "a" });
   return nap("60");
+}
+/** Prints a line, and another when there is the file that its argument names. */
+export async function talkUntil(path: string) {
+  console.log("first of " + path);
+  while (!existsSync(path)) await nap("0.05");
+  console.log("last of " + path);
+}
+export function refuseFirst(path: string) {
+  if (existsSync(path)) return "accepted";
+  writeFileSync(path, "");
+  throw new Error("503 of " + path);
 }
 export const long = () => "long ".repeat(1000);
 export const leave = (code: string) => process.exit(Number(code));

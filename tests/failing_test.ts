@@ -38,11 +38,12 @@ test("`retryIf` says whether an error is worth a retry", async () => {
   tasks.schedule(defer(fixture.failAtFirst, folder.file("a"), 2), { id: "a", metadata: "again" });
   tasks.schedule(defer(fixture.failAtFirst, folder.file("b"), 2), { id: "b", metadata: "never" });
   const asked: string[] = [];
-  const retryIf = (error: unknown, { id, metadata, attempts }: Task) => {
-    asked.push(`${id} ${attempts} ${(error as Error).message}`);
+  const retryIf = (error: unknown, { id, metadata, retried }: Task, seconds: number) => {
+    asked.push(`${id} ${retried} ${(error as Error).message}`);
+    assert.ok(seconds >= 0.1 * retried! && seconds <= 0.16 * retried!, `${seconds} s`);
     return metadata === "again";
   };
-  const finished = await tasks.run({ retries: 5, retryIf, processes: 1 });
+  const finished = await tasks.run({ retries: 2, retryDelay: 0.1, retryIf, processes: 1 });
   assert.deepEqual(finished.map(({ id, state }) => `${state}/${id}`).sort(), ["done/a", "fail/b"]);
   assert.deepEqual(asked.sort(), ["a 1 attempt 1", "a 2 attempt 2", "b 1 attempt 1"]);
 });

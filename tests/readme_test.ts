@@ -80,7 +80,7 @@ function newFolder(page: Page = readme): string {
   folders.push(folder);
   for (const { name, text } of [...readme.blocks, ...page.blocks]) {
     if (!name) continue;
-    writeFileSync(join(folder, name), text.replace("/path/to/forrest/", project));
+    writeFileSync(join(folder, name), text.replaceAll("/path/to/forrest/", project));
   }
   rmSync(join(folder, onDeno ? "tsconfig.json" : "deno.json")); // for the other runtime
   mkdirSync(join(folder, "texts"));

@@ -5,7 +5,17 @@
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { eachWay, isInstalled, temporary, terminal, test } from "./cli_helpers.ts";
+import { join } from "node:path";
+import process from "node:process";
+import {
+  eachWay,
+  isInstalled,
+  project,
+  runtime,
+  temporary,
+  terminal,
+  test,
+} from "./cli_helpers.ts";
 
 eachWay(() => {
   const inTerminal = { skip: !isInstalled("tmux") && "there is no tmux on this machine" };
@@ -24,7 +34,7 @@ eachWay(() => {
         const lines = screen.text().trimEnd().split("\n");
         const live = lines.at(-1)!;
         assert.match(live, /^█+░* 6\/7 done, 0 failed, 1 running/);
-        if (width === 200) assert.match(live, / · \S+ m?s left · \S+\/s · 60-\w+ runs for /);
+        if (width === 200) assert.match(live, / · \S+ m?s left · \S+\/s · 60 runs for /);
         assert.ok(live.length < width);
         for (const word of "abcdef") assert.ok(lines.some((line) => line === `said ${word}`));
         screen.type("C-c");
@@ -35,6 +45,69 @@ eachWay(() => {
         assert.match(after, /^6 tasks in .*: 6 done, 0 failed, 1 waiting$/m);
         assert.match(after, /^Interrupted: nothing runs any more/m);
         assert.doesNotMatch(after, /[█░]/);
+      },
+    );
+  }
+
+  for (const width of [60, 200]) {
+    test(
+      `on a terminal of ${width} columns tries are said, and failures at the end by their kind`,
+      inTerminal,
+      async () => {
+        using list = temporary();
+        list.add("refuse", "one", "two");
+        list.add("refuseFirst", "three");
+        using screen = terminal(list, width);
+        const options = "-j1 --retries 1 --retry-delay 4";
+        screen.type(`${list.command} run list ${options}; echo code $?`);
+        const bar = width === 200 ? /, 3 to be tried again · / : /░ 0\/3 done, 0 failed/;
+        await list.until(() => bar.test(screen.text()));
+        await list.until(() => /^code 1/m.test(screen.text()));
+        const text = screen.text();
+        const said = width === 200 ? "RangeError: cannot do one" : "RangeErr";
+        assert.match(text, new RegExp(`^todo +one .* m?s  retry 1 of 1 in 4 s: ${said}`, "m"));
+        assert.match(text, /^done +three .* "accepted"$/m);
+        assert.match(text, /^2 tasks have failed\. /m);
+        assert.match(text, /^ {2}2 x RangeError: cannot do \{\}$/m);
+        assert.match(text.replaceAll("\n", ""), / exec list\/fail\/0000001-one-\w+\.json --raise/);
+      },
+    );
+
+    test(
+      `on a terminal of ${width} columns \`progress\` shows a bar below what the loop prints`,
+      inTerminal,
+      async () => {
+        using list = temporary();
+        const url = (name: string) => JSON.stringify(join(project, name));
+        list.write(
+          "loop.ts",
+          `import { progress } from ${url("cli/progress.ts")};
+          import { defer, TaskList } from ${url("mod.ts")};
+          import { existsSync } from "node:fs";
+          import { nap } from "./tasks.ts";
+          const tasks = new TaskList("list", { existOk: true });
+          tasks.schedule(defer(JSON.parse, "{"), { id: "a" });
+          tasks.schedule(defer(Number, "7"), { id: "b" });
+          tasks.schedule(defer(nap, "60"), { id: "c" });
+          for await (const task of progress(tasks.run({ processes: 1 }))) {
+            console.log("got " + task.id);
+            console.error("also " + task.id);
+            if (task.id === "b") while (!existsSync("go")) await nap("0.05");
+            if (task.id === "b") break;
+          }
+          console.log("over");`,
+        );
+        using screen = terminal(list, width);
+        screen.type(`${process.execPath} ${runtime === "deno" ? "run -A" : ""} loop.ts`);
+        await list.until(() => / 2\/3 done/.test(screen.text()));
+        const live = screen.text().trimEnd().split("\n").at(-1)!;
+        assert.match(live, /^█+░* 2\/3 done, 1 failed · \S+ m?s left/);
+        assert.ok(live.length < width);
+        list.write("go", "");
+        await list.until(() => /^over$/m.test(screen.text()));
+        const text = screen.text();
+        for (const id of "ab") assert.match(text, new RegExp(`^got ${id}\nalso ${id}$`, "m"));
+        assert.doesNotMatch(text, /[█░]/);
       },
     );
   }
@@ -84,7 +157,7 @@ eachWay(() => {
       list.forrest("run", "list");
       using screen = terminal(list, 80);
       screen.type(`${setting}${list.command} list list`);
-      await list.until(() => /done +1-/.test(screen.text()));
+      await list.until(() => /done +1 /.test(screen.text()));
       assert.equal(screen.text(true).includes("\x1b[32mdone"), isColored);
     });
   }
