@@ -44,7 +44,9 @@ test("a run without `logFile` keeps a log in its list, beside what it prints", (
      await tasks.run();`,
   );
   assert.deepEqual([stdout, stderr], ["said\n", ""]);
-  const log = folder.lines("list/log.txt").map((line) => line.replace(/^\S+ /, "").replace(/\d+$/, "N"));
+  const log = folder.lines("list/log.txt").map((line) =>
+    line.replace(/^\S+ /, "").replace(/\d+$/, "N")
+  );
   assert.deepEqual(log, ["a is started in process N", "a | said", "a is in `done`"]);
 });
 
