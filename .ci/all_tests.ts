@@ -101,8 +101,6 @@ interface Runtime {
   command: string[];
   /** The files that are still to be run, in order. */
   files: string[];
-  /** What is run now. */
-  current?: { file: string; ended: Promise<void> };
 }
 
 async function test({ name, command: [program, ...args] }: Runtime, file: string): Promise<void> {
@@ -112,19 +110,23 @@ async function test({ name, command: [program, ...args] }: Runtime, file: string
   report(what, outcomeOf(success, output), seconds, output);
 }
 
-/** Runs the files of a runtime, but none while the other does: it may need a port for itself. */
-async function testAll(runtime: Runtime, other: Runtime): Promise<void> {
-  const { files } = runtime;
-  while (files.length > 0) {
-    const next = files.findIndex((file) => file !== other.current?.file);
-    if (next < 0) {
-      await other.current?.ended;
+const running = new Map<string, Promise<void>>(); // by the names of files
+
+/** Runs the files of the first runtime, then of the other; but none that is being run, as it may need a port. */
+async function testAll(...runtimes: Runtime[]): Promise<void> {
+  const left = () =>
+    runtimes.flatMap((runtime) => runtime.files.map((file) => ({ runtime, file })));
+  while (left().length) {
+    const next = left().find(({ file }) => !running.has(file));
+    if (!next) {
+      await Promise.race(running.values());
       continue;
     }
-    const [file] = files.splice(next, 1);
-    runtime.current = { file, ended: test(runtime, file) };
-    await runtime.current.ended;
-    runtime.current = undefined;
+    const { runtime, file } = next;
+    runtime.files.splice(runtime.files.indexOf(file), 1);
+    const ended = test(runtime, file).finally(() => running.delete(file));
+    running.set(file, ended);
+    await ended;
   }
 }
 
@@ -142,14 +144,18 @@ const files = (isQuick ? ["mod_test.ts"] : [...testsIn(""), ...testsIn("tests/")
 if (files.length === 0) throw new Error(`No test file has ${parts.join(" or ")} in its name`);
 
 const env: Record<string, string> = { FORREST_DENO: Deno.execPath() };
-const deno: Runtime = { name: "deno", command: [Deno.execPath(), "test", "-A"], files };
+const deno: Runtime = {
+  name: "deno",
+  command: [Deno.execPath(), "test", "-A"],
+  files: files.toReversed(), // the longest one is among the last
+};
 const bun: Runtime = { name: "bun", command: [], files: [] };
 if (!isQuick) {
   env.FORREST_BUN = await findBun();
   const { success, output } = await run(env.FORREST_BUN, ["install", "--no-save", "--silent"]);
   if (!success) throw new Error(`Cannot install the packages for Bun: ${output}`);
   bun.command = [env.FORREST_BUN, "test", "--timeout", `${MINUTES * 60_000}`];
-  bun.files = files.toReversed();
+  bun.files = [...files];
 }
 
 const folder = Deno.makeTempDirSync({ prefix: "forrest-executable-" });
@@ -167,7 +173,7 @@ if (parts.length === 0 && !isQuick) {
   await check("publish", "--dry-run", "--allow-dirty");
 }
 
-// Tests wait more than they compute, so both runtimes go through the files at once, from both ends.
+// Tests wait more than they compute, so two files are run at once, from both ends.
 await Promise.all([testAll(deno, bun), testAll(bun, deno)]);
 Deno.removeSync(folder, { recursive: true });
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
+import process from "node:process";
 import * as fixture from "./fixtures/tasks.ts";
 import {
   fixtures,
@@ -210,7 +211,7 @@ test("a run under `nohup` does not end by SIGHUP", async () => {
   const child = spawn("sh", ["-c", script, program, ...args], options);
   const output = Array.fromAsync(child.stdout!.setEncoding("utf8"));
   await until(() => existsSync(folder.file("begun")));
-  child.kill("SIGHUP");
+  process.kill(child.pid!, "SIGHUP"); // not `child.kill`, with which Deno takes this for its end
   folder.write("go", "");
   assert.equal((await output).join(""), "done\n");
 });
