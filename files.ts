@@ -304,7 +304,7 @@ export const file = inBatches(async (outcomes: Outcome[]) => {
   const sealed = whole.filter(seal);
   const folders = new Set(sealed.map(place));
   await Promise.all([...folders].map(syncFolder));
-  sealed.forEach(unseal);
+  await Promise.all(sealed.flatMap(unseal).map(removeSoon));
   return writes;
 });
 
@@ -336,14 +336,14 @@ function place({ claim, state }: Sealed): string {
   return folder;
 }
 
-/** Removes a seal, as the outcome is in its place; keeps what was no task beside its error. */
-function unseal({ claim, task, state }: Sealed): void {
+/** Gives a seal that is to be removed, as the outcome is in its place; keeps what was no task beside its error. */
+function unseal({ claim, task, state }: Sealed): string[] {
   const { directory, id } = locate(claim);
   const path = `${claim}~${state}`;
   const failed = `${directory}/fail/${id}.json`;
   if (state === "done" && task.includes('"errorValue"')) remove(failed); // where it was copied from, by hand
-  if (state === "fail" && !rewritten(task, (task) => task)) move(path, `${failed}.original`);
-  else remove(path);
+  const isKept = state === "fail" && !rewritten(task, (task) => task);
+  return isKept && move(path, `${failed}.original`) ? [] : [path];
 }
 
 /** Ends what a seal began, be it that of a dead owner; gives the state of the task then. */
@@ -352,7 +352,7 @@ function settle(claim: string): State | undefined {
   if (!state) return;
   const sealed = { claim, state, task: readable(`${claim}~${state}`) };
   syncFolderNow(place(sealed));
-  unseal(sealed);
+  unseal(sealed).forEach(remove);
   return state;
 }
 
@@ -526,6 +526,13 @@ export const append = (path: string, text: string): void =>
 /** Moves or removes a file; false if it is not there. */
 const move = (from: string, to: string): boolean => succeeds(() => fs().renameSync(from, to));
 export const remove = (path: string): boolean => succeeds(() => fs().unlinkSync(path));
+
+/** Removes a file that may be gone, and does not stand still while the disk is told, as some file systems do. */
+function removeSoon(path: string): Promise<void> {
+  return new Promise((resolve, reject) =>
+    fs().unlink(path, (error) => error && codeOf(error) !== "ENOENT" ? reject(error) : resolve())
+  );
+}
 
 /** False if an action fails with this code; other errors are thrown. */
 function succeeds(action: () => void, failure = "ENOENT"): boolean {

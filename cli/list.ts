@@ -56,7 +56,7 @@ function shortened(path: string, directory: string, tasks: TaskList): string {
 function findTasks(directory: string, tasks: TaskList, word: string): string[] {
   const own = tasks.find(word);
   const paths = own ? [own] : states.flatMap((state) => [...tasks.paths(state)]);
-  const part = readable(word); // which ids have that were made of this line
+  const part = readable(word) && `-${readable(word)}-`; // which ids have that were made of this line
   const isIt = (path: string) => path.includes(part) && nameAt(path) === word;
   const found = own ? paths : paths.filter(isIt);
   if (found.length) return found;

@@ -153,7 +153,7 @@ const moments: [string, RegExp, string, "todo" | "done"][] = [
   ["written", /\+$/, "fsync:delay_enter=1500000:when=1", "todo"],
   ["sealed", /~done$/, "rename:delay_exit=1500000:when=2", "done"],
   ["in its place", /~done$/, "rename:delay_exit=1500000:when=3", "done"],
-  ["removed from its seal", /~done$/, "unlink:delay_enter=1500000:when=1", "done"],
+  ["removed from its seal", /~done$/, "unlink:delay_enter=1500000", "done"], // of any thread
 ];
 
 for (const [verb, left, delay, state] of moments) {
@@ -166,7 +166,7 @@ for (const [verb, left, delay, state] of moments) {
         const call = delay.split(":")[0];
         const words = ["-D", "-o", "/dev/null", "-e", `trace=${call}`, "-e", `inject=${delay}`];
         const options = end === "autokill" ? { autokill: 1 } : {};
-        const stage = { ...syncing, threads: call === "fsync", options };
+        const stage = { ...syncing, threads: call !== "rename", options };
         const host = startTraced(stage, directory, words);
         await until(() => namesIn(directory, "running").some((name) => left.test(name)), verb);
         if (end !== "autokill") host.kill(end);

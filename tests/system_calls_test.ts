@@ -59,8 +59,8 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
   const context = `${fault} at ${call} ${nth} in ${directory}`;
   const trace = newFile("trace");
   const inject = ["-e", `trace=${call}`, "-e", `inject=${call}:${fault}:when=${nth}`];
-  // the threads of a program sync; all else is done by the first of them, which has no children to be hit
-  const threads = stage.threads || call.includes("sync");
+  // the threads of a program sync and remove; all else is done by the first of them, which has no children to be hit
+  const threads = stage.threads || /sync|unlink/.test(call);
   const host = startTraced({ ...stage, threads }, directory, ["-A", "-o", trace, ...inject]);
   await host.ended;
   const seen = host.seen();
