@@ -26,12 +26,12 @@ import * as files from "./files.ts";
 import { isAlive, locate, newOwner, type Outcome, type Result, states } from "./files.ts";
 import type { State } from "./files.ts";
 import { decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
-import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, stepsOf } from "./runner.ts";
+import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, workOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
 import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
 import { holdersIn, resolve, type SpawnOptions, type Step, type Stream } from "./runner.ts";
-import { type Told, within } from "./runner.ts";
+import { type Told, within, type Work } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -171,7 +171,7 @@ const COMMAND = "forrest#command";
 export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
   const [steps, functions] = build(task);
   for (const { into, key } of functions) into[key] = globalName(into[key]) ?? into[key];
-  return await runSteps(steps) as T;
+  return await runSteps({ steps }) as T;
 }
 
 // -------------------------------------------------------------------------------------------- lists
@@ -218,6 +218,8 @@ export interface ScheduleOptions {
   metadata?: unknown;
   /** The name of its file, without `.json`. An id that the list has, in any state, is not scheduled again. */
   id?: string;
+  /** The directory in which it runs, in place of the one in which the run was started. */
+  cwd?: string | undefined;
 }
 
 /** What became of a `schedule()`. */
@@ -245,6 +247,8 @@ export interface AnyTask {
   state: State;
   /** What it calls. */
   steps?: Step[];
+  /** The directory in which it runs, if that is not the one of the run. */
+  cwd?: string;
   /** What was attached to it with `schedule()`. */
   metadata?: unknown;
   /** How often it was started. */
@@ -350,8 +354,8 @@ export class TaskList<T = unknown> {
   }
 
   async #schedule(task: unknown, options: ScheduleOptions): Promise<Scheduled> {
-    checkNames(options, ["metadata", "id"], " of `schedule`");
-    const { metadata, id = files.newId() } = options;
+    checkNames(options, ["metadata", "id", "cwd"], " of `schedule`");
+    const { metadata, id = files.newId(), cwd } = options;
     files.checkId(id);
     if (!partOf(task) && (typeof task === "function" || typeof Object(task).then === "function")) {
       const what = typeof task === "function" ? "a function" : "a promise";
@@ -364,7 +368,8 @@ export class TaskList<T = unknown> {
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
     const name = async ({ into, key }: Place) => into[key] = await refer(into[key]);
     await Promise.all(functions.map(name));
-    const text = files.formatTask({ steps, ...stored });
+    const place = cwd === undefined ? {} : { cwd: fullPath(cwd) };
+    const text = files.formatTask({ steps, ...place, ...stored });
     const { directory } = this;
     const { retryFailed: mayReplace } = this.#options;
     const addition = { directory, id, text, isNew: options.id === undefined, mayReplace };
@@ -552,10 +557,10 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
   const text = files.readText(file);
-  const steps = () => stepsOf(text, file);
+  const work = () => workOf(text, file);
   const { id, state } = locate(file);
-  if (options.raise) return { id, state, returnValue: await runSteps(steps(), session) };
-  const written = files.withResult(text, resultOf(await tell(steps, session)));
+  if (options.raise) return { id, state, returnValue: await runSteps(work(), session) };
+  const written = files.withResult(text, resultOf(await tell(work, session)));
   if (options.output) files.writeText(options.output, written);
   return toTask(written, file);
 }
@@ -901,7 +906,8 @@ async function callerOf(
   }
   const name = await refer(call);
   return async (args: unknown[]) => {
-    const told = await pool.execute("", [{ call: name, args: encode(args, "item") as unknown[] }]);
+    const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
+    const told = await pool.execute("", { steps });
     if ("errorValue" in told) throw decode(told.errorValue);
     return decode(told.returnValue);
   };
@@ -975,9 +981,10 @@ class ListRun {
     await this.#arrivals();
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
     const [more, stop] = [() => this.#more(), () => this.#stop()];
-    const work = { pool: this.#pool, ready: this.#ready, more, stop, signal: this.#options.signal };
+    const { signal } = this.#options;
+    const source = { pool: this.#pool, ready: this.#ready, more, stop, signal };
     try {
-      for await (const path of handOn(work)) {
+      for await (const path of handOn(source)) {
         this.#yielded++;
         yield readTask(path);
       }
@@ -1075,7 +1082,7 @@ class ListRun {
     let told: Told;
     try {
       text = files.readText(claim);
-      told = await this.#pool.execute(id, stepsOf(text, `${id}.json`));
+      told = await this.#pool.execute(id, workOf(text, `${id}.json`));
     } catch (error) { // it is no task, or cannot be read; or the run was stopped
       told = { begin: Date.now(), runtime: 0, errorValue: encodeThrown(error) };
     }
@@ -1413,8 +1420,8 @@ class Pool {
     this.#timeout = timeout <= LONGEST_TIMER ? timeout : undefined;
   }
 
-  /** Has steps done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
-  execute(id: string, steps: Step[]): Promise<Told> {
+  /** Has work done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
+  execute(id: string, { steps, cwd }: Work): Promise<Told> {
     const { session, concurrency, tasksPerProcess } = this.#options;
     // a program is a process of its own anyway
     const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
@@ -1422,7 +1429,7 @@ class Pool {
     const nonce = crypto.randomUUID();
     const timeout = concurrency > 1 ? this.#timeout : undefined;
     const most = Math.min(concurrency, LONGEST_TIMER); // JSON has no Infinity
-    const order = JSON.stringify({ nonce, steps, session, concurrency: most, timeout });
+    const order = JSON.stringify({ nonce, steps, cwd, session, concurrency: most, timeout });
     const outcome = Promise.withResolvers<Told>();
     this.#queue.push({ id, steps, nonce, order, isShared, answer: "", begun: 0, outcome });
     this.#place();
@@ -1689,7 +1696,7 @@ function killAll(mark: string): void {
 // ---------------------------------------------------------------------------- how the program ends
 
 /** What a run and a `map` have in common: what a pool does, and what is handed on. */
-interface Work<R> {
+interface Source<R> {
   pool: Pool;
   /** What is to be handed on, in this order. */
   ready: (R | Promise<R>)[];
@@ -1701,15 +1708,15 @@ interface Work<R> {
 }
 
 /** Hands on results; whatever becomes of this program, nothing that the pool has started outlives it. */
-async function* handOn<R>(work: Work<R>): AsyncGenerator<R, void, void> {
-  const { pool, ready, stop = () => pool.stop(), signal } = work;
+async function* handOn<R>(source: Source<R>): AsyncGenerator<R, void, void> {
+  const { pool, ready, stop = () => pool.stop(), signal } = source;
   const ending = beforeEnd(stop, signal);
   if (signal?.aborted) stop();
   try {
     while (true) {
       if (ready.length) yield await ready.shift()!;
       else if (pool.end) throw pool.end.reason;
-      else if (!await work.more()) return;
+      else if (!await source.more()) return;
     }
   } finally {
     pool.stop();

@@ -29,12 +29,13 @@ export function attempt<T, U = undefined>(make: () => T, otherwise?: () => U): T
 
 // -------------------------------------------------------------------------------- orders and answers
 
+/** What is to be done: steps, and the directory to be in, if that is not the one of the run. */
+export type Work = { steps: Step[]; cwd?: string | undefined };
+
 /** What a runner is told to do. */
-export interface Order {
+export interface Order extends Work {
   /** Marks the answer, as no other process knows it. */
   nonce: string;
-  /** The steps of the task. */
-  steps: Step[];
   /** The URL of a module whose exports are in scope for functions that are stored as their text. */
   session?: string;
   /** How many orders the runner may work on at once; one, if it is not said. */
@@ -81,14 +82,13 @@ function takeOrder(): string | undefined {
 
 async function performAll(): Promise<void> {
   const directory = attempt(cwd)!;
-  const goBack = () => deno ? deno.chdir(directory) : nodeProcess().chdir(directory);
   let running = 0;
   let free = ignore;
   const change = () => new Promise<void>((resolve) => free = resolve);
   for await (const line of lines()) {
     const order: Order = parse(line);
     // a task before may have left it; it may be gone, or never left for want of permissions
-    attempt(goBack);
+    attempt(() => enter(directory));
     running++;
     perform(order).then(() => {
       running--;
@@ -100,8 +100,9 @@ async function performAll(): Promise<void> {
 }
 
 /** Runs the steps of an order, and answers with what came of them, or that they took too long. */
-async function perform({ nonce, steps, session, timeout }: Order): Promise<void> {
-  const told = tell(() => steps, session);
+async function perform(order: Order): Promise<void> {
+  const { nonce, session, timeout } = order;
+  const told = tell(() => order, session);
   const result = await (timeout === undefined ? told : within(timeout, told, { isOverdue: true }));
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
@@ -126,12 +127,12 @@ export async function within<T, U>(time: number, promise: Promise<T>, late: U): 
   }
 }
 
-/** Runs steps, and tells what came of them; what `steps` throws is an error of the task. */
-export async function tell(steps: () => Step[], session?: string): Promise<Told> {
+/** Does some work, and tells what came of it; what `work` throws is an error of the task. */
+export async function tell(work: () => Work, session?: string): Promise<Told> {
   const begin = Date.now();
   const start = now(); // which no clock can set back
   try {
-    const returnValue = encode(await runSteps(steps(), session), "returnValue");
+    const returnValue = encode(await runSteps(work(), session), "returnValue");
     return { begin, runtime: now() - start, returnValue };
   } catch (error) {
     return { begin, runtime: now() - start, errorValue: encodeThrown(error) };
@@ -140,7 +141,8 @@ export async function tell(steps: () => Step[], session?: string): Promise<Told>
 
 /** Answers in lines that a pipe takes whole (`PIPE_BUF`): so nothing else that is printed gets into one. */
 function answer(nonce: string, text: string): void {
-  const most = Math.floor((4096 - nonce.length - 20) / 3); // as one may take three bytes
+  const widest = /^[\0-\x7f]*$/.test(text) ? 1 : 3; // bytes of a character
+  const most = Math.floor((4096 - nonce.length - 20) / widest);
   for (let begin = 0, end; begin < text.length; begin = end) {
     end = begin + most;
     if (text.codePointAt(end - 1)! > 0xffff) end--; // not between the halves of a character
@@ -171,17 +173,18 @@ type Reference = { $step: number; path?: Path };
 // deno-lint-ignore no-explicit-any
 export type Callable = (...args: any[]) => unknown;
 
-/** The steps in the text of the task file at `path`. */
-export function stepsOf(text: string, path: string): Step[] {
+/** What is to be done for the task file at `path`, which has this text. */
+export function workOf(text: string, path: string): Work {
   const name = path.slice(path.lastIndexOf("/") + 1);
   const refuse = (place: string, wanted: string) =>
     new TypeError(`Cannot run the task \`${name}\`: \`${place}\` must be ${wanted}`);
-  let steps: Step[] | undefined;
+  let work: Partial<Work>;
   try {
-    steps = parse(text.replace(/^\uFEFF/, ""))?.steps;
+    work = Object(parse(text.replace(/^\uFEFF/, "")));
   } catch (error) {
     throw new SyntaxError(`Cannot read the task \`${name}\`: ${(error as Error).message}`);
   }
+  const { steps, cwd = "." } = work;
   if (steps === undefined && text.includes('"errorValue":')) {
     const fix = `what it was lies in \`${path}.original\`: repair that, then \`forrest retry\``;
     throw new TypeError(`Cannot run the task \`${name}\`, as it was none; ${fix}`);
@@ -194,12 +197,14 @@ export function stepsOf(text: string, path: string): Step[] {
     const wanted = "a `call`, whose `args` are an array, or with a `value`, and nothing else";
     throw refuse(`steps[${index}]`, `an object with ${wanted}`);
   }
-  return steps;
+  if (typeof cwd !== "string") throw refuse("cwd", "a path");
+  return { steps, cwd: work.cwd };
 }
 
 /** What the last of the steps returns. `session` is the URL of a module. */
-export async function runSteps(steps: Step[], session?: string): Promise<unknown> {
+export async function runSteps({ steps, cwd }: Work, session?: string): Promise<unknown> {
   const results: unknown[] = [];
+  if (cwd !== undefined) enter(cwd);
   for (const { call, args = [], value } of steps) {
     const isCall = call !== undefined;
     const stored = isCall ? args : [value];
@@ -674,24 +679,19 @@ export interface CommandOptions {
    * @default {false}
    */
   shell?: boolean;
-  /** The directory in which it is started, in place of the one of the task's process. */
-  cwd?: string | undefined;
 }
 
 /** Runs a program; gives what it prints: as text, or as bytes if it is not UTF-8. */
 async function runProgram(argv: string[], options: CommandOptions = {}): Promise<unknown> {
   const isWord = (word: unknown) => typeof word === "string" && !word.includes("\0");
   const areWords = Array.isArray(argv) && argv.length > 0 && argv.every(isWord);
-  const { shell, cwd, ...others } = options;
-  const areOptions = ["boolean", "undefined"].includes(typeof shell) && isWord(cwd ?? "") &&
-    Object.keys(others).length === 0;
-  if (!areWords || !areOptions) {
-    const wanted = 'an array of words, at least one, and perhaps `{ shell: true, cwd: "/tmp" }`';
+  if (!areWords || !/^({}|{"shell":(true|false)})$/.test(stringify(options))) {
+    const wanted = "an array of words, at least one, and perhaps `{ shell: true }`";
     throw new TypeError(`Cannot start ${stringify(argv)}: \`forrest#command\` takes ${wanted}`);
   }
   const words = argv.join(" ");
   const name = `\`${words.length > 100 ? `${words.slice(0, 99)}…` : words}\``;
-  const program = spawn(shell ? ["sh", "-c", words] : argv, { cwd });
+  const program = spawn(options.shell ? ["sh", "-c", words] : argv);
   const printed: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
   const output = collect(program.stdout, program.ended, (chunk) => {
@@ -794,6 +794,16 @@ export const nodeProcess = (): typeof import("node:process") => (globalThis as R
 /** The directory of this process. */
 export const cwd = (): string => deno ? deno.cwd() : nodeProcess().cwd();
 
+/** Makes a directory the one of this process. */
+function enter(directory: string): void {
+  try {
+    if (deno) deno.chdir(directory);
+    else nodeProcess().chdir(directory);
+  } catch (cause) {
+    throw new Error(`Cannot run in \`${directory}\`, the \`cwd\` of the task`, { cause });
+  }
+}
+
 /** Whether the directory of this process is there still. */
 const hasDirectory = (): boolean =>
   deno ? !!cwd() : nodeProcess().getBuiltinModule("node:fs").existsSync(cwd());
@@ -829,8 +839,6 @@ export interface Child {
 export interface SpawnOptions {
   /** Variables besides those of this process. */
   env?: Record<string, string>;
-  /** The directory in which it is started. */
-  cwd?: string | undefined;
   /** Whether it gets an input; or else its input is empty. */
   hasInput?: boolean;
   /** Whether it leads a process group of its own. */
@@ -839,7 +847,7 @@ export interface SpawnOptions {
 
 /** Starts a program, with pipes. */
 export function spawn(command: string[], options: SpawnOptions = {}): Child {
-  const { env, cwd, hasInput, detached } = options;
+  const { env, hasInput, detached } = options;
   const [program, ...args] = command;
   if (!attempt(hasDirectory)) {
     const fix = "start this again in one that stays";
@@ -849,16 +857,14 @@ export function spawn(command: string[], options: SpawnOptions = {}): Child {
   try {
     if (deno) {
       const pipes = { stdin: hasInput ? "piped" : "null", stdout: "piped", stderr: "piped" };
-      child = new deno.Command(program, { args, env, cwd, detached, ...pipes }).spawn();
+      child = new deno.Command(program, { args, env, detached, ...pipes }).spawn();
     } else {
       const stdio = [hasInput ? "pipe" : "ignore", "pipe", "pipe"];
-      const all = { ...nodeProcess().env, ...env };
-      child = bun.spawn(command, { env: all, cwd, detached, stdio });
+      child = bun.spawn(command, { env: { ...nodeProcess().env, ...env }, detached, stdio });
     }
   } catch (error) {
     const { code = "" } = error as { code?: string };
-    const place = cwd ? `, or no directory \`${cwd}\`` : "";
-    const reason = REASONS[code] && `${REASONS[code]}${place}`;
+    const reason = REASONS[code];
     throw reason ? errorOf(`Cannot start \`${program}\`: ${reason}`, { code }) : error;
   }
   const input = hasInput && (deno ? child.stdin.getWriter() : child.stdin);
@@ -892,7 +898,6 @@ function withoutName(error: Error): Ended {
 /** Why a program cannot be started, in the same words on all runtimes. */
 const REASONS: Record<string, string> = {
   ENOENT: "there is no such program",
-  ENOTDIR: "there is no such program",
   EACCES: "it is no program, or may not be run",
   ENOEXEC: "it is no program: a script must begin with `#!` and the program that reads it",
 };

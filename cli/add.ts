@@ -116,6 +116,7 @@ async function showFirst(lines: Lines): Promise<number> {
 
 /** Adds tasks under ids that sort as their lines do, and that end with a digest of their keys. */
 async function addMade(tasks: TaskList, lines: Lines) {
+  const cwd = process.cwd();
   const there = [...whatIsThere(tasks)];
   const digests = new Set(there.map(({ digest }) => digest));
   const last = there.reduce((last, { place }) => Math.max(last, place), 0);
@@ -124,7 +125,7 @@ async function addMade(tasks: TaskList, lines: Lines) {
   let known = 0;
   try {
     for await (const { line, number, key, task } of lines) {
-      const bytes = new TextEncoder().encode(JSON.stringify(key));
+      const bytes = new TextEncoder().encode(JSON.stringify([cwd, key]));
       const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes), 0, 6).toHex();
       if (digests.has(digest)) {
         known++;
@@ -133,7 +134,7 @@ async function addMade(tasks: TaskList, lines: Lines) {
       digests.add(digest);
       const place = `${last + number}`.padStart(7, "0"); // so that ids sort as numbers do
       const id = [place, readable(line), digest].filter(Boolean).join("-");
-      const scheduled = tasks.schedule(task, { id, metadata: { line } })
+      const scheduled = tasks.schedule(task, { id, metadata: { line }, cwd })
         .then(({ scheduled }) => scheduled ? ids.add(id) : known++);
       pending.add(scheduled);
       scheduled.then(() => pending.delete(scheduled), () => {});
@@ -272,7 +273,6 @@ function programTask(
   isShell: boolean,
   columnsOf?: (line: string) => string[],
 ): MakeTask {
-  const cwd = process.cwd();
   const isOurs = ([found, column]: string[]) => !column || (columnsOf && found !== `{${column}#}`);
   const isGiven = words.some((word) => word.matchAll(PLACEHOLDER).some(isOurs));
   const template = isGiven ? words : [...words, "{}"];
@@ -290,8 +290,8 @@ function programTask(
       return isShell ? quote(value) : value;
     };
     const argv = template.map((word) => word.replace(PLACEHOLDER, fill));
-    const options = isShell ? { shell: true, cwd } : { cwd };
+    const options = isShell ? { shell: true } : {};
     const shown = briefOf({ call: "forrest#command", args: [argv, options] });
-    return { key: [cwd, template, isShell, line], shown, task: command(argv, options) };
+    return { key: [template, isShell, line], shown, task: command(argv, options) };
   };
 }

@@ -12,7 +12,7 @@ import showHelp from "./help/show.txt" with { type: "text" };
 import logsHelp from "./help/logs.txt" with { type: "text" };
 import { locate, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
-import { type Command, type Input, program, UsageError } from "./command.ts";
+import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
 import { choose, deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
 import { noTask, noteOnDead, openList } from "./list.ts";
@@ -185,9 +185,10 @@ function shorten(text: string, isEnd = false): string {
   return (isEnd ? [...note, ...shown] : [...shown, ...note]).join("\n");
 }
 
-function factsOf(state: string, { attempts, started, runtime }: Stored): string {
+function factsOf(state: string, { cwd, attempts, started, runtime }: Stored): string {
   const facts = [
     state,
+    typeof cwd === "string" && nearby(cwd) !== "." ? `in ${nearby(cwd)}` : "",
     typeof attempts === "number" && attempts > 1 ? `${attempts} attempts` : "",
     typeof started === "string" ? `started ${started}` : "",
     typeof runtime === "number" ? `ran ${duration(runtime)}` : "",

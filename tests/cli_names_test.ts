@@ -4,7 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
-import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { eachWay, killGroup, temporary, test } from "./cli_helpers.ts";
 
 eachWay(() => {
@@ -126,7 +126,7 @@ eachWay(() => {
     assert.match(list.shell(command).stdout, /^1 task moved/);
   });
 
-  test("programs run where they were added, whatever the place of the run", () => {
+  test("tasks run where they were added, whatever the place of the run", () => {
     using list = temporary("below/list");
     mkdirSync(list.file("below"));
     writeFileSync(list.file("below/one.txt"), "text");
@@ -139,9 +139,13 @@ eachWay(() => {
     assert.equal(code, 0);
     assert.match(stdout, /^done +one\.txt .* "text"$/m);
     assert.ok(stdout.includes(`${list.file("below")}\\ntext"`), stdout);
-    renameSync(list.file("tasks.ts"), list.file("below/tasks.ts"));
-    assert.equal(below("add list ./tasks.ts#double lines").code, 0);
-    assert.match(list.forrest("run", list.name).stdout, /^done +one\.txt .* NaN$/m);
+    writeFileSync(
+      list.file("below/read.ts"),
+      `import { readFileSync } from "node:fs";
+       export const read = (path: string) => readFileSync(path, "utf8");`,
+    );
+    assert.equal(below("add list ./read.ts#read lines").code, 0);
+    assert.match(list.forrest("run", list.name).stdout, /^done +one\.txt .* "text"$/m);
   });
 
   test("`add --dry-run` shows tasks as they would be run, and adds none", () => {

@@ -8,6 +8,28 @@ import { identity } from "./fixtures/tasks.ts";
 import { resultOf, runtime, temporary, test, until, writeProgram } from "./helpers.ts";
 import { command, defer, map, type RunOptions, TaskList } from "./library.ts";
 
+test("a task runs in its `cwd`, and those after it where the run was", async () => {
+  for (const options of [{}, { tasksPerProcess: 10 }]) {
+    using folder = temporary();
+    const tasks = new TaskList<unknown>(folder.file("list"));
+    const here = () => import("node:process").then(({ default: process }) => process.cwd());
+    const places = ["/usr", undefined, "/nowhere", folder.file("list")];
+    for (const [index, cwd] of places.entries()) {
+      tasks.schedule(defer(here), { id: `function ${index}`, cwd });
+      tasks.schedule(command(["pwd"]), { id: `program ${index}`, cwd });
+    }
+    const found: Record<string, unknown> = {};
+    for await (const { id, returnValue, errorValue } of tasks.run({ processes: 1, ...options })) {
+      found[id] = `${returnValue ?? (errorValue as Error).message}`.trim();
+    }
+    const missing = "Cannot run in `/nowhere`, the `cwd` of the task";
+    const wanted = ["/usr", process.cwd(), missing, folder.file("list")];
+    for (const what of ["function", "program"]) {
+      assert.deepEqual(wanted.map((_, index) => found[`${what} ${index}`]), wanted);
+    }
+  }
+});
+
 test("a task that replaces what its process is made of has its outcome, or fails alone", async () => {
   using folder = temporary();
   folder.write(

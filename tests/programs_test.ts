@@ -84,23 +84,6 @@ test("programs give the same whether they are started by the run or by a kept pr
   assert.deepEqual([printed.shell, printed.code], ["two\n", "err\n"]);
 });
 
-test("a program is started in its `cwd`, and those after it where the run was", async () => {
-  using folder = temporary();
-  const tasks = new TaskList<string>(folder.file("list"));
-  const places = ["/usr", undefined, "/nowhere", folder.file("list")];
-  for (const [index, cwd] of places.entries()) {
-    tasks.schedule(command(["pwd"], { cwd }), { id: `${index}` });
-  }
-  tasks.schedule(command(["pwd; pwd"], { cwd: "/usr", shell: true }), { id: "4" });
-  const found: unknown[] = [];
-  for await (const { id, returnValue, errorValue } of tasks.run({ processes: 1 })) {
-    found[Number(id)] = returnValue ?? (errorValue as Error).message;
-  }
-  const missing = "Cannot start `pwd`: there is no such program, or no directory `/nowhere`";
-  const here = `${process.cwd()}\n`;
-  assert.deepEqual(found, ["/usr\n", here, missing, `${folder.file("list")}\n`, "/usr\n/usr\n"]);
-});
-
 test("a program that is killed holds up nothing, whoever has its output open", async () => {
   using folder = temporary();
   // without our marks, and its parent has ended

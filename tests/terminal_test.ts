@@ -74,7 +74,7 @@ eachWay(() => {
         assert.match(text, /^ {2}2 x RangeError: cannot do \{\}$/m);
         assert.match(
           text.replaceAll("\n", ""),
-          / exec list\/fail\/000000[12]-(one|two)-\w+\.json --raise/,
+          /exec list\/fail\/000000[12]-(one|two)-\w+\.json --raise/,
         );
       },
     );
