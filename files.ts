@@ -121,9 +121,9 @@ export function makeFolders(directory: string): void {
 
 /**
  * The ids of the tasks in a folder, in order; in `running`, the names of the claims, and of the seals
- * whose outcome is not in its place yet, of those names that begin so.
+ * whose outcome is not in its place yet.
  */
-export function idsIn(directory: string, state: State, begin = ""): string[] {
+export function idsIn(directory: string, state: State): string[] {
   const folder = `${directory}/${state}`;
   const isLarge = "Deno" in globalThis && fs().lstatSync(folder).size > 4e6;
   if (isLarge && state !== "running") return idsInLarge(folder);
@@ -132,8 +132,7 @@ export function idsIn(directory: string, state: State, begin = ""): string[] {
     const [, claim, seal] = /^([^.].*\.json@[^@+~]*)(~\w+)?$/s.exec(name) ?? [];
     return claim && (!seal || names.includes(`${claim}+`));
   };
-  const isMeant = (name: string) => name.startsWith(begin) && isClaim(name);
-  if (state === "running") return names.filter(isMeant).sort();
+  if (state === "running") return names.filter(isClaim).sort();
   const tasks = names.filter((name) => /^[^.].*\.json$/s.test(name));
   return tasks.map((name) => name.slice(0, -".json".length)).sort();
 }
@@ -147,28 +146,27 @@ function idsInLarge(folder: string): string[] {
 }
 
 /** The paths of the tasks in a folder, in the order of their ids. */
-export function* pathsIn(
-  directory: string,
-  state: State,
-  begin?: string,
-): Generator<string, void, void> {
+export function* pathsIn(directory: string, state: State): Generator<string, void, void> {
   const extension = state === "running" ? "" : ".json";
-  for (const name of idsIn(directory, state, begin)) {
-    yield `${directory}/${state}/${name}${extension}`;
-  }
+  for (const name of idsIn(directory, state)) yield `${directory}/${state}/${name}${extension}`;
 }
 
 /**
- * The path of the file of a task, in whichever state: one, or none. It looks in one state after the
- * other, so as not to miss a task that moves on meanwhile.
+ * The paths of the files of tasks, in whichever state: one for each id, or none. It looks in one state after
+ * the other, so as not to miss a task that moves on meanwhile.
  */
-export function find(directory: string, id: string): string[] {
-  return states.flatMap((state) =>
-    state === "running"
-      ? [...pathsIn(directory, state, `${id}.json@`)].filter((path) => locate(path).id === id)
-      : [`${directory}/${state}/${id}.json`].filter(exists)
-  );
+function findAll(directory: string, ids: string[]): Map<string, string[]> {
+  const found = new Map(ids.map((id) => [id, [] as string[]]));
+  for (const state of states) {
+    const files = [...found.keys()].map((id) => `${directory}/${state}/${id}.json`);
+    const paths = state === "running" ? pathsIn(directory, state) : files.filter(exists);
+    for (const path of paths) found.get(locate(path).id)?.push(path);
+  }
+  return found;
 }
+
+/** The path of the file of a task, in whichever state: one, or none. */
+export const find = (directory: string, id: string): string[] => findAll(directory, [id]).get(id)!;
 
 /** Removes the tasks of a state; what else lies there stays. */
 export function removeTasks(directory: string, state: State): void {
@@ -191,44 +189,52 @@ export function removeFolders(directory: string): void {
 
 // ------------------------------------------------------------------------------------- how it gets there
 
-/** A task that is to be added to a list: as one that may have its id already, or replaces one that has failed. */
-export type Addition = {
-  directory: string;
-  id: string;
-  text: string;
-  isNew: boolean;
-  mayReplace?: boolean | undefined;
-};
+/** A task that is to be added; `isNew` says that no other one can have its id. */
+export type Addition = { id: string; text: string; isNew: boolean };
 
-/** Writes a task into `todo`, where it is on disk when this resolves; false if the list has its id. */
-export const add = inBatches(async (additions: Addition[]) => {
-  const added = additions.map(addOne);
-  await Promise.allSettled(added);
-  const folders = new Set(additions.map(({ directory }) => `${directory}/todo`));
-  await Promise.all([...folders].map(syncFolder));
-  return added;
-});
+/**
+ * Gives what writes tasks into `todo`, where each is on disk when that resolves; false if the list has its
+ * id. `mayReplace` says that a task replaces one that has failed.
+ */
+export function adderTo(
+  directory: string,
+  mayReplace = false,
+): (task: Addition) => Promise<boolean> {
+  return inBatches(async (tasks: Addition[]) => {
+    const ids = tasks.flatMap(({ id, isNew }) => isNew ? [] : [id]);
+    const claims = tasks.map(({ id }) => `${directory}/running/${id}.json@${newOwner()}`);
+    const writes = tasks.map(({ text }, index) => write(`${claims[index]}+`, text));
+    await Promise.allSettled(writes);
+    const before = findAll(directory, ids);
+    const added = tasks.map(async ({ id }, index) => {
+      await writes[index];
+      return publish(claims[index]!, before.get(id), mayReplace);
+    });
+    await Promise.allSettled(added);
+    for (const claim of claims) if (exists(`${claim}+`)) remove(`${claim}+`);
+    const after = findAll(directory, ids);
+    await syncFolder(`${directory}/todo`);
+    return tasks.map(async ({ id }, index) => {
+      // it may have been put back, and claimed again, while we looked for it
+      const isTwice = (after.get(id)?.length ?? 0) > 1;
+      return await added[index]! && !(isTwice && remove(`${directory}/todo/${id}.json`));
+    });
+  });
+}
 
-async function addOne({ directory, id, text, isNew, mayReplace }: Addition): Promise<boolean> {
-  const claim = `${directory}/running/${id}.json@${newOwner()}`;
+/** Moves a task that is written aside into `todo`, unless it is found in the list; if it is new, `found` is undefined. */
+function publish(claim: string, found: string[] | undefined, mayReplace: boolean): boolean {
+  const { directory, id } = locate(claim);
   const aside = `${claim}+`;
   const todo = `${directory}/todo/${id}.json`;
   const failed = `${directory}/fail/${id}.json`;
-  try {
-    await write(aside, text);
-    const [found] = isNew ? [] : find(directory, id);
-    if (isNew) fs().renameSync(aside, todo);
-    else if (found === failed && mayReplace && move(failed, claim)) { // so it is never in two places
-      fs().renameSync(aside, claim);
-      remove(`${failed}.original`);
-      fs().renameSync(claim, todo);
-    } else if (found || !link(aside, todo)) return false;
-    // the id may have been put back, and claimed again, while we looked for it
-    else if (find(directory, id).length > 1) return !remove(todo);
-    return true;
-  } finally {
-    if (exists(aside)) remove(aside);
-  }
+  if (!found) fs().renameSync(aside, todo);
+  else if (found[0] === failed && mayReplace && move(failed, claim)) { // so it is never in two places
+    fs().renameSync(aside, claim);
+    remove(`${failed}.original`);
+    fs().renameSync(claim, todo);
+  } else return !found.length && link(aside, todo);
+  return true;
 }
 
 /** Gives a file a second name, unless that is taken; where no file has two, the first one goes. */

@@ -299,6 +299,7 @@ export class TaskList<T = unknown> {
   readonly directory: string;
   #options: ListOptions;
   #skip: boolean;
+  #add: (task: files.Addition) => Promise<boolean>;
   #pending = new Set<Promise<unknown>>();
 
   /**
@@ -317,6 +318,7 @@ export class TaskList<T = unknown> {
     const { existOk, preClean = true, noScheduleIfExist = false } = options;
     const isThere = files.exists(this.directory);
     this.#skip = isThere && noScheduleIfExist;
+    this.#add = files.adderTo(this.directory, options.retryFailed);
     if (isThere && !existOk && !noScheduleIfExist) {
       const fix = "take it as it is with `existOk: true, preClean: false`, or another name";
       throw new Error(`Cannot make the task list \`${this.directory}\`, as it exists: ${fix}`);
@@ -370,10 +372,7 @@ export class TaskList<T = unknown> {
     await Promise.all(functions.map(name));
     const place = cwd === undefined ? {} : { cwd: fullPath(cwd) };
     const text = files.formatTask({ steps, ...place, ...stored });
-    const { directory } = this;
-    const { retryFailed: mayReplace } = this.#options;
-    const addition = { directory, id, text, isNew: options.id === undefined, mayReplace };
-    const scheduled = await files.add(addition);
+    const scheduled = await this.#add({ id, text, isNew: options.id === undefined });
     const { logFile } = this.#options;
     const line = logLines(id, "is scheduled");
     // if that cannot be written, a run will say so: the task is there

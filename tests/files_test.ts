@@ -119,9 +119,8 @@ for (const [where, contents, expected] of crashes) {
 
 const file = (outcomes: files.Outcome[]) => Promise.all(outcomes.map(files.file));
 
-type Addition = Omit<files.Addition, "directory">;
-const add = (directory: string, task: Addition, mayReplace = false) =>
-  files.add({ ...task, directory, mayReplace });
+const add = (directory: string, task: files.Addition, mayReplace = false) =>
+  files.adderTo(directory, mayReplace)(task);
 
 test("what a dead owner had in flight is taken over by one of two, also if that one dies", () => {
   using folder = temporary();
