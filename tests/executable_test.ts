@@ -53,7 +53,9 @@ asExecutable(() => {
     },
     () => {
       using list = temporary();
-      const isBun = how.startsWith("bun");
+      list.write("which.ts", 'export const which = () => "Bun" in globalThis ? "Bun" : "Deno";');
+      list.forrestWith("x\n", "add", "which", "which.ts#which");
+      const isBun = / "Bun"$/m.test(list.forrest("run", "which").stdout);
       list.write(
         "own/tsconfig.json",
         '{ "compilerOptions": { "paths": { "mapped/*": ["./lib/*"] } } }',

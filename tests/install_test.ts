@@ -82,15 +82,15 @@ function assertCommandWorks(folder: Folder, machine: ReturnType<typeof newMachin
   assert.match(ran.stdout, /^done +good.* "of the project"$/m, ran.stderr);
   assert.match(ran.stdout, /^fail .* RangeError: of the project$/m);
   assert.match(ran.stderr, new RegExp(`^To let it run again:  ${name} retry list$`, "m"));
-  const [, line] = /^To run it here, with its stack: (.*)$/m.exec(ran.stderr)!;
-  assert.match(line, new RegExp(`^ ${name} exec list/fail/bad-\\w+\\.json --raise$`));
+  const [, line] = /^ +(\S.* exec .*)$/m.exec(ran.stderr)!;
+  assert.match(line, new RegExp(`^${name} exec list/fail/\\d+-bad-\\w+\\.json --raise$`));
   for (const words of [line, line.replace(" --raise", "")]) {
     const { status, stderr } = machine("own", words);
     assert.equal(status, 1);
     assert.match(stderr, /RangeError: of the project/);
     if (words === line) assert.match(stderr, /at show .*tasks\.ts:2:/);
   }
-  const value = forrest("exec list/done/good-*.json");
+  const value = forrest("exec list/done/*-good-*.json");
   assert.deepEqual(value, { status: 0, stdout: "of the project\n", stderr: "" });
 }
 
