@@ -242,6 +242,7 @@ function link(from: string, to: string): boolean {
   try {
     return succeeds(() => fs().linkSync(from, to), "EEXIST");
   } catch {
+    if (exists(to)) return false;
     fs().renameSync(from, to);
     return true;
   }

@@ -138,7 +138,7 @@ export function defer(call: unknown, ...args: unknown[]): unknown {
  * The task fails if the program does, with `code`, `signal` and the end of its output in the error; also
  * if it writes more than 100 MB. It has ended when its process has.
  *
- * @throws {TypeError} If `argv` is no array.
+ * @throws {TypeError} If `argv` is no array, or if there is no such option.
  *
  * @example
  * ```ts
@@ -149,6 +149,7 @@ export function defer(call: unknown, ...args: unknown[]): unknown {
  */
 export function command(argv: Input<string[]>, options: CommandOptions = {}): Deferred<string> {
   if (typeof argv === "string") throw new TypeError(`Expected an array of words, got \`${argv}\``);
+  checkNames(options, ["shell"], " of `command`");
   return deferred(newStep(COMMAND, [argv, options])) as Deferred<string>;
 }
 
@@ -543,6 +544,7 @@ export interface ExecOptions extends Pick<RunOptions, "session"> {
  * Runs one task file in this process; the file stays as it is.
  *
  * @throws {Error} If the file cannot be read.
+ * @throws {TypeError} If there is no such option.
  *
  * @example
  * ```ts
@@ -553,6 +555,7 @@ export interface ExecOptions extends Pick<RunOptions, "session"> {
  * ```
  */
 export async function exec(path: string | URL, options: ExecOptions = {}): Promise<AnyTask> {
+  checkNames(options, ["raise", "output", "session"], " of `exec`");
   const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
   const text = files.readText(file);
@@ -745,6 +748,10 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   }
   expect(Array.isArray(permissions), "permissions", "an array", permissions);
   expect(Array.isArray(ids), "ids", "an array", ids);
+  for (const name of ["mayStart", "retryIf", "onOutput"] as const) {
+    const { [name]: call = nothing } = checked;
+    expect(typeof call === "function", name, "a function", call);
+  }
   expect(!signal || signal instanceof AbortSignal, "signal", "an AbortSignal", signal);
   checkPermissions(permissions, checked.processes > 0 && !options.permissions);
   return checked;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { resultOf, runtime, temporary, test } from "./helpers.ts";
-import { command, defer, type RunOptions, TaskList } from "./library.ts";
+import { command, defer, exec, type RunOptions, TaskList } from "./library.ts";
 
 test("options out of range are refused with the value that was found", () => {
   using folder = temporary();
@@ -19,6 +19,7 @@ test("options out of range are refused with the value that was found", () => {
     { concurrency: 0 },
     { retries: -1 },
     { retryDelay: -1 },
+    { perSecond: 0 },
     { maxFailures: -1 },
   ];
   for (const options of wrong) {
@@ -55,6 +56,20 @@ test("options that are no numbers, or no arrays, are refused", () => {
   refused({ retryDelay: null }, /Expected `retryDelay` to be a number/);
   refused({ ids: "i-12" }, /Expected `ids` to be an array/);
   refused({ permissions: null }, /Expected `permissions` to be an array/);
+  refused({ retryIf: true }, /Expected `retryIf` to be a function, got `true`/);
+  refused({ onOutput: "log" }, /Expected `onOutput` to be a function/);
+});
+
+test("an option that is none is refused, whatever it is an option of", async () => {
+  using folder = temporary();
+  const wrong = { timeout: 1 } as object;
+  const message = /There is no option `timeout` of `/;
+  assert.throws(() => command(["true"], wrong), message);
+  await assert.rejects(exec(folder.file("task.json"), wrong), message);
+  const tasks = new TaskList(folder.file("list"));
+  await assert.rejects(tasks.schedule(1, wrong), message);
+  assert.throws(() => tasks.clean(wrong), message);
+  assert.throws(() => tasks.run(wrong), /There is no option `timeout`/);
 });
 
 test("what forrest is told wrongly is refused with a reason", async () => {
