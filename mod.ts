@@ -863,8 +863,8 @@ async function* callAll(
   const readAll = async () => {
     const make = await callerOf(call, processes ? pool : undefined);
     for await (const args of zip(sources)) {
-      while (isFull() && !pool.end) await pool.next();
-      if (pool.end) return;
+      while (isFull() && !pool.stopped) await pool.next();
+      if (pool.stopped) return;
       pool.left--;
       const result = make(args);
       ahead++;
@@ -1048,7 +1048,7 @@ class ListRun {
     const { mayStart, maxFailures } = this.#options;
     this.#log.flush();
     while (!this.#isPaused && this.#ready.length < 1000) {
-      if (!this.#ids.length || this.#isOver || this.#pool.end) return this.#pool.endAll();
+      if (!this.#ids.length || this.#isOver || this.#pool.stopped) return this.#pool.endAll();
       // no more are given ahead than may still fail, and near the end no more than a fair share
       this.#pool.left = Math.min(this.#ids.length, 2 * (maxFailures - this.#failures));
       if (this.#pool.isFull || (mayStart && this.#unfiled)) return; // it is to see all outcomes in place
@@ -1097,7 +1097,7 @@ class ListRun {
     let outcome = files.outcomeOf(claim, text, result, retries);
     // some time more, so that those that failed together are not tried again together
     const pause = retryDelay * 2 ** (outcome.retried - 1) * (1 + Math.random() / 2);
-    if (outcome.state === "todo" && retryIf && !this.#pool.end) {
+    if (outcome.state === "todo" && retryIf && !this.#pool.stopped) {
       const task = toTask(outcome.text, claim) as Task;
       const isAgain = retryIf(task.errorValue, task, pause);
       if (!isAgain) outcome = files.outcomeOf(claim, text, result, 0);
@@ -1125,7 +1125,7 @@ class ListRun {
 
   /** Files what came of a task, and hands that on, or tries it again. */
   async #conclude(outcome: Outcome, pause = 0): Promise<void> {
-    if (this.#pool.end) return; // the task goes back, or has gone
+    if (this.#pool.stopped) return; // the task goes back, or has gone
     if (outcome.state === "fail") this.#failures++;
     this.#isOver ||= this.#failures > this.#options.maxFailures;
     this.#unfiled++;
@@ -1398,7 +1398,14 @@ class Runner {
   }
 }
 
-/** Runners, and what they are to do. Who uses it sees `execute`, and what came of it. */
+/**
+ * Runners, and what they are to do. Who uses it sees `execute`, and what came of it.
+ *
+ * A job waits in the queue; it is given to a runner, which begins it at once or after the ones before; it is
+ * settled by its answer, by its timeout, or by the death of its runner. Of a runner that dies with several
+ * jobs begun, nobody knows which was to blame: these wait again, each for a runner of its own. A runner is
+ * one of two: that of a single job, which has its order with its start, or one that reads orders.
+ */
 class Pool {
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
@@ -1415,7 +1422,7 @@ class Pool {
   /** How much work is still to come, as far as that is known: near the end it is shared out. */
   left = Infinity;
   /** Why it was stopped. */
-  end: { reason: unknown } | undefined;
+  stopped: { reason: unknown } | undefined;
 
   constructor(options: Options, ahead: number, log: Log, onChange: () => void = nothing) {
     this.#options = options;
@@ -1462,19 +1469,19 @@ class Pool {
 
   /** Resolves at the next change. */
   next(): Promise<void> {
-    return new Promise((resolve) => this.end ? resolve() : this.#waiting.push(resolve));
+    return new Promise((resolve) => this.stopped ? resolve() : this.#waiting.push(resolve));
   }
 
   /** Goes on, as something has changed. */
   tell(): void {
     this.#place();
-    if (!this.end) this.#try(this.#onChange);
+    if (!this.stopped) this.#try(this.#onChange);
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
-    for (let job; (job = this.#queue[0]) && !this.end; this.#queue.shift()) {
+    for (let job; (job = this.#queue[0]) && !this.stopped; this.#queue.shift()) {
       const runner = job.isShared ? this.#leastBusy() : undefined;
       const isIdle = runner?.jobs.size === 0;
       const hasPlace = this.#hasPlace();
@@ -1599,8 +1606,8 @@ class Pool {
 
   /** Kills all that runs, at once: no call in here is asynchronous. */
   stop(reason: unknown = STOPPED): void {
-    if (this.end) return;
-    this.end = { reason };
+    if (this.stopped) return;
+    this.stopped = { reason };
     if (this.#runners.size) killAll(`/${this.#owner}.`);
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
@@ -1721,7 +1728,7 @@ async function* handOn<R>(source: Source<R>): AsyncGenerator<R, void, void> {
   try {
     while (true) {
       if (ready.length) yield await ready.shift()!;
-      else if (pool.end) throw pool.end.reason;
+      else if (pool.stopped) throw pool.stopped.reason;
       else if (!await source.more()) return;
     }
   } finally {
