@@ -64,14 +64,14 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
   const host = startTraced({ ...stage, threads }, directory, ["-A", "-o", trace, ...inject]);
   await host.ended;
   const seen = host.seen();
-  for (const event of fault.startsWith("error") ? seen : []) {
+  const injected = linesOf(trace).filter((line) => line.includes("INJECTED"));
+  // and not in what a runtime wakes its threads with, or in an order to a runner, which fails its task
+  const isOnList = injected.every((line) => line.includes(directory));
+  for (const event of fault.startsWith("error") && isOnList ? seen : []) {
     const message = event.refused ? event.error : event.failed;
     if (message === undefined) continue;
     assert.match(message, /os error|E(IO|NOSPC|ACCES)|denied|space|I\/O|i\/o/, context);
   }
-  const injected = linesOf(trace).filter((line) => line.includes("INJECTED"));
-  // and not in what a runtime wakes its threads with, or in an order to a runner, which fails its task
-  const isOnList = injected.every((line) => line.includes(directory));
   if (fault.startsWith("error") && isOnList && !seen.some(({ failed }) => failed)) {
     const answered = seen.map(({ scheduled, refused }) => scheduled ?? refused);
     for (const id of stage.options.ids ?? []) assert.ok(answered.includes(id), context);
