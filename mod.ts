@@ -749,8 +749,7 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   expect(Array.isArray(permissions), "permissions", "an array", permissions);
   expect(Array.isArray(ids), "ids", "an array", ids);
   for (const name of ["mayStart", "retryIf", "onOutput"] as const) {
-    const { [name]: call = nothing } = checked;
-    expect(typeof call === "function", name, "a function", call);
+    expect(typeof (checked[name] ?? nothing) === "function", name, "a function", checked[name]);
   }
   expect(!signal || signal instanceof AbortSignal, "signal", "an AbortSignal", signal);
   checkPermissions(permissions, checked.processes > 0 && !options.permissions);

@@ -161,16 +161,21 @@ function* whatIsThere(tasks: TaskList) {
   }
 }
 
-/** Removes those of the tasks that were added that another `forrest add` has added meanwhile; gives how many. */
+/**
+ * Removes what was added at the same time by another `forrest add`: of tasks for the same line, whoever looks
+ * keeps the same one. Gives how many of those with these ids are gone.
+ */
 function dropDoubles(tasks: TaskList, ids: Set<string>): number {
-  const seen = new Set<string>();
+  const added = new Set([...ids].map((id) => id.slice(-12)));
+  const first = new Map<string, string>(); // the ids that are kept, by their digests
   let dropped = 0;
   for (const { path, id, digest } of whatIsThere(tasks)) {
-    const isDouble = seen.has(digest) && ids.has(id) && locate(path).state === "todo";
-    seen.add(digest);
-    if (!isDouble) continue;
+    const kept = first.get(digest) ?? id;
+    first.set(digest, kept);
+    const isDouble = added.has(digest) && kept !== id && locate(path).state === "todo";
+    if (!isDouble || !tasks.find(kept)) continue;
     rmSync(path, { force: true });
-    dropped++;
+    if (ids.has(id)) dropped++;
   }
   return dropped;
 }
