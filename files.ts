@@ -179,9 +179,8 @@ export function removeTasks(directory: string, state: State): void {
 /** Where a list has its log, unless a run is told another file. */
 export const logOf = (directory: string): string => `${directory}/log.txt`;
 
-/** Removes the folders of a list, its log and its directory, as far as nothing else lies there. */
+/** Removes the folders of a list and its directory, as far as nothing else lies there. */
 export function removeFolders(directory: string): void {
-  remove(logOf(directory));
   for (const folder of [...states.map((state) => `${directory}/${state}`), directory]) {
     if (!fs().readdirSync(folder).length) fs().rmdirSync(folder);
   }

@@ -478,7 +478,8 @@ export class TaskList<T = unknown> {
   }
 
   /**
-   * Removes tasks: all, or those of the states that are `true`, or all but those that are `false`.
+   * Removes tasks: all, with the log that lies beside them, or those of the states that are `true`, or all but
+   * those that are `false`.
    *
    * @throws {TypeError} If there is no such state.
    */
@@ -489,6 +490,7 @@ export class TaskList<T = unknown> {
     const chosen = removable.filter((state) => which[state] ?? !isAny);
     if (chosen.includes("todo")) this.recover();
     for (const state of chosen) files.removeTasks(this.directory, state);
+    if (chosen.length === removable.length) files.remove(files.logOf(this.directory));
   }
 
   /** With `postClean`, removes the tasks, and the directory if nothing else lies in it. */

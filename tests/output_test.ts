@@ -50,6 +50,17 @@ test("a run without `logFile` keeps a log in its list, beside what it prints", (
   assert.deepEqual(log, ["a is started in process N", "a | said", "a is in `done`"]);
 });
 
+test("the log of a list goes with all of its tasks, and stays with some", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(1);
+  await tasks.run();
+  tasks.clean({ done: true });
+  assert.ok(existsSync(folder.file("list/log.txt")));
+  new TaskList(folder.file("list"), { existOk: true });
+  assert.ok(!existsSync(folder.file("list/log.txt")));
+});
+
 test("a list that is removed takes its log along", async () => {
   using folder = temporary();
   {
