@@ -184,7 +184,7 @@ export function workOf(text: string, path: string): Work {
   } catch (error) {
     throw new SyntaxError(`Cannot read the task \`${name}\`: ${(error as Error).message}`);
   }
-  const { steps, cwd = "." } = work;
+  const { steps, cwd: place = "." } = work;
   if (steps === undefined && text.includes('"errorValue":')) {
     const fix = `what it was lies in \`${path}.original\`: repair that, then \`forrest retry\``;
     throw new TypeError(`Cannot run the task \`${name}\`, as it was none; ${fix}`);
@@ -197,8 +197,8 @@ export function workOf(text: string, path: string): Work {
     const wanted = "a `call`, whose `args` are an array, or with a `value`, and nothing else";
     throw refuse(`steps[${index}]`, `an object with ${wanted}`);
   }
-  if (typeof cwd !== "string") throw refuse("cwd", "a path");
-  return { steps, cwd: work.cwd };
+  if (typeof place !== "string") throw refuse("cwd", "a path");
+  return { steps, cwd: place === attempt(cwd) ? undefined : work.cwd }; // to go there needs a permission
 }
 
 /** What the last of the steps returns. `session` is the URL of a module. */
@@ -800,7 +800,7 @@ function enter(directory: string): void {
     if (deno) deno.chdir(directory);
     else nodeProcess().chdir(directory);
   } catch (cause) {
-    throw new Error(`Cannot run in \`${directory}\`, the \`cwd\` of the task`, { cause });
+    throw new Error(`Cannot run in \`${directory}\`, the \`cwd\` of the task: ${cause}`, { cause });
   }
 }
 
