@@ -375,9 +375,8 @@ export class TaskList<T = unknown> {
     const text = files.formatTask({ steps, ...place, ...stored });
     const scheduled = await this.#add({ id, text, isNew: options.id === undefined });
     const { logFile } = this.#options;
-    const line = logLines(id, "is scheduled");
     // if that cannot be written, a run will say so: the task is there
-    if (scheduled && logFile) attempt(() => files.append(logFile, line));
+    if (scheduled && logFile) attempt(() => files.append(logFile, logLines(id, "is scheduled")));
     return { id, scheduled };
   }
 

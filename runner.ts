@@ -106,7 +106,7 @@ async function perform(order: Order): Promise<void> {
   const result = await (timeout === undefined ? told : within(timeout, told, { isOverdue: true }));
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
-    answer(nonce, stringify(result));
+    await answer(nonce, stringify(result));
   } catch (error) { // the task has closed the output, or has broken what its process needs
     print(`${(error as Error)?.stack ?? error}\n`, "stderr");
     nodeProcess().exit(70);
@@ -140,14 +140,15 @@ export async function tell(work: () => Work, session?: string): Promise<Told> {
 }
 
 /** Answers in lines that a pipe takes whole (`PIPE_BUF`): so nothing else that is printed gets into one. */
-function answer(nonce: string, text: string): void {
+async function answer(nonce: string, text: string): Promise<void> {
   const widest = /^[\0-\x7f]*$/.test(text) ? 1 : 3; // bytes of a character
   const most = Math.floor((4096 - nonce.length - 20) / widest);
   for (let begin = 0, end; begin < text.length; begin = end) {
     end = begin + most;
     if (text.codePointAt(end - 1)! > 0xffff) end--; // not between the halves of a character
     const part = text.slice(begin, end);
-    print(`\x1e${nonce} ${part.length}${end < text.length ? "+" : "."}${part}\n`, "stdout");
+    const line = `\x1e${nonce} ${part.length}${end < text.length ? "+" : "."}${part}\n`;
+    await (deno ? print(line, "stdout") : bun.write(bun.stdout, line)); // which needs no `node:fs`, whose load takes 3 ms
   }
 }
 
