@@ -66,7 +66,8 @@ async function withFault(stage: Stage, [call, nth]: Point, fault: string): Promi
   const seen = host.seen();
   const injected = linesOf(trace).filter((line) => line.includes("INJECTED"));
   // and not in what a runtime wakes its threads with, or in an order to a runner, which fails its task
-  const isOnList = injected.every((line) => line.includes(directory));
+  // (a call that another thread has interrupted is told in two lines, of which the second has no path)
+  const isOnList = injected.every((line) => line.includes(directory) || / resumed>/.test(line));
   for (const event of fault.startsWith("error") && isOnList ? seen : []) {
     const message = event.refused ? event.error : event.failed;
     if (message === undefined) continue;
