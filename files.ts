@@ -61,6 +61,9 @@ function rewritten(text: string, change: (task: Stored) => Stored): string | und
   }
 }
 
+/** Whether a text is that of a task which can be written again. */
+const isTask = (text: string): boolean => rewritten(text, (task) => task) !== undefined;
+
 /** What came of a task: a value or an error as they are stored, and what else its file is to say. */
 export type Result = Stored & ({ returnValue: unknown } | { errorValue: unknown });
 
@@ -292,8 +295,8 @@ export interface Outcome {
 /** The outcome of a claim; a task that has failed goes to `todo` as long as it may be retried. */
 export function outcomeOf(claim: string, task: string, result: Result, retries: number): Outcome {
   const retried = (Number(parseTask(task)?.["retried"]) || 0) + 1;
-  const isTask = rewritten(task, (task) => task) !== undefined; // what is none stays as it was
-  const isAgain = isTask && "errorValue" in result && retried <= retries;
+  // what is no task stays as it was
+  const isAgain = "errorValue" in result && retried <= retries && isTask(task);
   const state = isAgain ? "todo" : "errorValue" in result ? "fail" : "done";
   const added = isAgain && !("crashes" in result) ? { retried, ...result } : result; // a crash is no retry
   return { claim, task, state, text: withResult(task, added, !isAgain), retried };
@@ -348,7 +351,7 @@ function unseal({ claim, task, state }: Sealed): string[] {
   const path = `${claim}~${state}`;
   const failed = `${directory}/fail/${id}.json`;
   if (state === "done" && task.includes('"errorValue"')) remove(failed); // where it was copied from, by hand
-  const isKept = state === "fail" && !rewritten(task, (task) => task);
+  const isKept = state === "fail" && !isTask(task);
   return isKept && move(path, `${failed}.original`) ? [] : [path];
 }
 
