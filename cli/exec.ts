@@ -104,7 +104,7 @@ function pathsIn(input: Input): (string | undefined)[] {
 
 /** Claims one task of a list, runs it, and files its outcome. */
 async function runOne(directory: string, id: string, input: Input): Promise<number> {
-  const tasks = openList(directory, `${directory}/log.txt`);
+  const tasks = openList(directory);
   const screen = new Screen(false);
   const stop = new Stop(new Clock(), screen);
   const options = { processes: 1, ids: [id], session: sessionOf(input), signal: stop.signal };

@@ -24,7 +24,7 @@ export const run: Command = {
 
 async function runList(input: Input): Promise<number> {
   const directory = directoryOf(input);
-  const tasks = openList(directory, input.text("log") ?? `${directory}/log.txt`);
+  const tasks = openList(directory, input.text("log"));
   if (input.is("line-buffer") && input.is("keep-order")) {
     throw new UsageError("`--line-buffer` prints at once, `--keep-order` in order: choose one");
   }
