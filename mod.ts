@@ -31,7 +31,7 @@ import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
 import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
 import { holdersIn, resolve, type SpawnOptions, type Step, type Stream } from "./runner.ts";
-import { type Told, within, type Work } from "./runner.ts";
+import { within, type Work } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -563,7 +563,8 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   const work = () => workOf(text, file);
   const { id, state } = locate(file);
   if (options.raise) return { id, state, returnValue: await runSteps(work(), session) };
-  const written = files.withResult(text, resultOf(await tell(work, session)));
+  const started = new Date().toISOString();
+  const written = files.withResult(text, { started, ...await tell(work, session) });
   if (options.output) files.writeText(options.output, written);
   return toTask(written, file);
 }
@@ -1085,22 +1086,21 @@ class ListRun {
   async #carryOut(claim: string, id: string): Promise<void> {
     this.#claims.add(claim);
     let text = "";
-    let told: Told;
+    let told: Result;
     try {
       text = files.readText(claim);
       told = await this.#pool.execute(id, workOf(text, `${id}.json`));
     } catch (error) { // it is no task, or cannot be read; or the run was stopped
-      told = { begin: Date.now(), runtime: 0, errorValue: encodeThrown(error) };
+      told = { started: new Date().toISOString(), runtime: 0, ...failed(error) };
     }
     const { retries, retryDelay, retryIf } = this.#options;
-    const result = resultOf(told);
-    let outcome = files.outcomeOf(claim, text, result, retries);
+    let outcome = files.outcomeOf(claim, text, told, retries);
     // some time more, so that those that failed together are not tried again together
     const pause = retryDelay * 2 ** (outcome.retried - 1) * (1 + Math.random() / 2);
     if (outcome.state === "todo" && retryIf && !this.#pool.stopped) {
       const task = toTask(outcome.text, claim) as Task;
       const isAgain = retryIf(task.errorValue, task, pause);
-      if (!isAgain) outcome = files.outcomeOf(claim, text, result, 0);
+      if (!isAgain) outcome = files.outcomeOf(claim, text, told, 0);
     }
     await this.#conclude(outcome, pause);
   }
@@ -1118,7 +1118,7 @@ class ListRun {
     const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
     const message =
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
-    const result = { crashes, errorValue: encodeThrown(errorOf(message, cause)) };
+    const result = { crashes, ...failed(errorOf(message, cause)) };
     const retries = crashes < this.#options.maxCrashes ? Infinity : 0;
     await this.#conclude(files.outcomeOf(claim, text, result, retries));
   }
@@ -1191,12 +1191,6 @@ function takeOver(directory: string, owner: string): files.Estate {
   return estate;
 }
 
-/** What a runner has told of a task, as its file is to say it. */
-function resultOf({ begin, runtime, ...result }: Told): Result {
-  const started = new Date(begin).toISOString();
-  return { started, runtime: Math.round(runtime * 1000) / 1e6, ...result };
-}
-
 /** The stack of an error and of its causes. */
 function stackOf(error: unknown): string {
   if (!(error instanceof Error)) return `${error}`;
@@ -1260,7 +1254,7 @@ interface Job {
   answer: string; // as far as it has come
   begun: number; // in milliseconds; 0, if a runner has not begun it
   timer?: Timer; // until it must have been answered
-  outcome: PromiseWithResolvers<Told>;
+  outcome: PromiseWithResolvers<Result>;
 }
 
 /** A process that does jobs. */
@@ -1388,12 +1382,13 @@ class Runner {
   #answer(line: string): boolean {
     const job = this.jobs.get(line.slice(0, NONCE));
     if (!job || this.isKilled) return job !== undefined; // of one that was killed, they are for nobody
-    const [, size, end, part = ""] = /^ (\d+)([+.])(.*)$/s.exec(line.slice(NONCE)) ?? [];
+    const [head, size, end] = /^.{36} (\d+)([+.])/.exec(line) ?? [""];
+    const part = line.slice(head.length);
     job.answer += part;
     if (end === "+" && part.length === Number(size)) return true;
     const told = files.parseTask(job.answer) ?? {};
     if (told["isOverdue"]) this.end(); // after the others, as that task is at work still
-    this.#pool.settle(this, job, told["isOverdue"] ? overdue(this.#options) : told);
+    this.#pool.settle(this, job, told["isOverdue"] ? failed(overdue(this.#options)) : told);
     return true;
   }
 }
@@ -1434,7 +1429,7 @@ class Pool {
   }
 
   /** Has work done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
-  execute(id: string, { steps, cwd }: Work): Promise<Told> {
+  execute(id: string, { steps, cwd }: Work): Promise<Result> {
     const { session, concurrency, tasksPerProcess } = this.#options;
     // a program is a process of its own anyway
     const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
@@ -1443,7 +1438,7 @@ class Pool {
     const timeout = concurrency > 1 ? this.#timeout : undefined;
     const most = Math.min(concurrency, LONGEST_TIMER); // JSON has no Infinity
     const order = JSON.stringify({ nonce, steps, cwd, session, concurrency: most, timeout });
-    const outcome = Promise.withResolvers<Told>();
+    const outcome = Promise.withResolvers<Result>();
     this.#queue.push({ id, steps, nonce, order, isShared, answer: "", begun: 0, outcome });
     this.#place();
     return outcome.promise;
@@ -1561,17 +1556,16 @@ class Pool {
     this.tell();
   }
 
-  /** Takes what came of a job; if a runner has told something else, its answer is torn. */
+  /** Takes what came of a job; if it is none, an answer was torn. */
   settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
     runner.flush("stderr");
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
-    const { returnValue, errorValue, runtime = Date.now() - job.begun } = result;
-    const outcome = returnValue === undefined
-      ? { errorValue: errorValue === undefined ? torn() : errorValue }
-      : { returnValue };
-    job.outcome.resolve({ begin: job.begun, runtime: Number(runtime), ...outcome });
+    const isWhole = "returnValue" in result || "errorValue" in result;
+    const started = new Date(job.begun).toISOString();
+    const runtime = (Date.now() - job.begun) / 1000; // as its runner says, if it lives
+    job.outcome.resolve({ started, runtime, ...(isWhole ? result : torn()) } as Result);
     if (runner.isEnding) runner.end();
     this.#begin(runner);
     this.#place();
@@ -1586,7 +1580,7 @@ class Pool {
     const [first, ...others] = runner.begun;
     const isOverdue = first === runner.overdue;
     const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
-    const result = isOverdue ? overdue(this.#options) : { errorValue: encodeThrown(death) };
+    const result = failed(isOverdue ? overdue(this.#options) : death);
     if (first && !others.length && isToBlame) this.settle(runner, first, result);
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
@@ -1618,20 +1612,22 @@ class Pool {
   }
 }
 
-function overdue({ autokill }: Options): files.Stored {
-  const message = `The task was killed after ${autokill} s, as \`autokill\` says`;
-  return { errorValue: encodeThrown(errorOf(message, { name: "TimeoutError" })) };
-}
+/** An error as the outcome of a task. */
+const failed = (error: unknown) => ({ errorValue: encodeThrown(error) });
+
+const overdue = ({ autokill }: Options): Error =>
+  errorOf(`The task was killed after ${autokill} s, as \`autokill\` says`, {
+    name: "TimeoutError",
+  });
 
 const NONCE = 36; // characters of a UUID
 
 // no error is made as this module is loaded, since the first one takes Deno 2 ms
 const STOPPED = Symbol("stopped");
-const torn = () =>
-  encodeThrown(errorOf(
-    "What this gave was lost, as something else printed to the standard output of its process " +
-      "meanwhile: let that write to a file",
-  ));
+const torn = () => {
+  const why = "as something else printed to the standard output of its process meanwhile";
+  return failed(errorOf(`What this gave was lost, ${why}: let that write to a file`));
+};
 
 // ------------------------------------------------------------------------------ how runners are started
 
@@ -1870,60 +1866,49 @@ const isOurs = (url: string): boolean => url === import.meta.url || url === RUNN
 
 /** Finds a function among the exports of modules, and of those that they import. */
 async function findExport(call: Callable, urls: string[]): Promise<string | undefined> {
-  const places = new Set(urls);
-  for (const url of places) { // which also visits what is added meanwhile
-    modules.set(url, modules.get(url) ?? lookInto(url));
-    const { functions, imports, code } = await modules.get(url)!;
-    const found = url === mainModule() ? exportOfMain(call, url, code) : functions.get(call);
-    if (found) return found;
-    for (const other of imports) if (!isOurs(other)) places.add(other);
+  for (const [url, module] of reachable(urls)) {
+    if (url === mainModule()) { // which cannot be imported while it runs
+      const name = exportOfMain(call, url, module.code);
+      if (name) return name;
+      continue;
+    }
+    // it may be evaluated still
+    module.exports ??= await within(1000, import(url).catch(() => ({})), undefined);
+    const found = Object.entries(module.exports ?? {}).findLast(([, value]) => value === call);
+    if (found) return `${url}#${found[0].replace("module.exports", "default")}`; // as only Deno says
   }
   return undefined;
 }
 
-let program: Set<string> | undefined;
+/** What is known of a module of this program. */
+interface Module {
+  code: string;
+  imports: string[];
+  exports?: Record<string, unknown> | undefined;
+}
+
+const modules = new Map<string, Module>();
+
+/** Modules, those that they import, and so on. */
+function* reachable(urls: string[]): Generator<[string, Module], void, void> {
+  const found = new Set(urls);
+  for (const url of found) { // which also visits what is added meanwhile
+    const module = modules.get(url) ?? lookInto(url);
+    modules.set(url, module);
+    yield [url, module];
+    for (const other of module.imports) if (!isOurs(other)) found.add(other);
+  }
+}
+
+function lookInto(url: string): Module {
+  const isPackage = url !== mainModule() && url.includes("/node_modules/"); // where nobody schedules from the inside
+  const code = isPackage ? "" : codeOf(url);
+  return { code, imports: importsIn(withoutComments(code)).map((other) => resolve(other, url)) };
+}
 
 /** Whether the program consists of this module, too, as far as that shows along its imports. */
-function isOfProgram(url: string): boolean {
-  if (program) return program.has(url) || modules.has(url);
-  program = new Set([mainModule(), ...modules.keys()]);
-  for (const found of program) { // which also visits what is added meanwhile
-    const isSource = found.startsWith("file:") && !found.includes("/node_modules/");
-    const code = isSource ? files.readable(pathOf(found)) : "";
-    for (const specifier of importsIn(withoutComments(code))) {
-      program.add(resolve(specifier, found));
-    }
-  }
-  return program.has(url);
-}
-
-/** What is known of a module. */
-interface Module {
-  functions: Map<unknown, string>; // the names of those that it exports
-  imports: string[];
-  code: string;
-}
-
-const modules = new Map<string, Promise<Module>>();
-
-async function lookInto(url: string): Promise<Module> {
-  const isMain = url === mainModule();
-  const isPackage = !isMain && url.includes("/node_modules/"); // where nobody schedules from the inside
-  const code = isPackage ? "" : codeOf(url);
-  const imports = importsIn(withoutComments(code)).map((specifier) => resolve(specifier, url));
-  const functions = new Map<unknown, string>();
-  const exports = isMain ? {} : await exportsOf(url); // which cannot be imported while it runs
-  for (const [name, value] of Object.entries(exports)) {
-    // which is `default`, and which only Deno knows
-    if (name !== "module.exports") functions.set(value, `${url}#${name}`);
-  }
-  return { functions, imports, code };
-}
-
-/** What a module exports that the program has loaded; nothing, if it is still being evaluated. */
-async function exportsOf(url: string): Promise<Record<string, unknown>> {
-  return await within(1000, import(url), {}).catch(() => ({}));
-}
+const isOfProgram = (url: string): boolean =>
+  modules.has(url) || reachable([mainModule()]).some(([other]) => other === url);
 
 /** A module as the runtime runs it: without types, and without imports of types; as it is written, if nobody knows. */
 function codeOf(url: string): string {

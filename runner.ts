@@ -44,10 +44,8 @@ export interface Order extends Work {
   timeout?: number;
 }
 
-/** What a runner tells of a task: when it began, and for how long it ran, both in milliseconds. */
-export type Told =
-  & { begin: number; runtime: number }
-  & ({ returnValue: unknown } | { errorValue: unknown });
+/** What a runner tells of a task: for how many seconds it ran, and what came of it. */
+export type Told = { runtime: number } & ({ returnValue: unknown } | { errorValue: unknown });
 
 /** The variable that holds the order of a runner of a single task. */
 export const ORDER = "FORREST_ORDER";
@@ -129,28 +127,45 @@ export async function within<T, U>(time: number, promise: Promise<T>, late: U): 
 
 /** Does some work, and tells what came of it; what `work` throws is an error of the task. */
 export async function tell(work: () => Work, session?: string): Promise<Told> {
-  const begin = Date.now();
   const start = now(); // which no clock can set back
+  const seconds = () => Math.round((now() - start) * 1000) / 1e6;
   try {
     const returnValue = encode(await runSteps(work(), session), "returnValue");
-    return { begin, runtime: now() - start, returnValue };
+    return { runtime: seconds(), returnValue };
   } catch (error) {
-    return { begin, runtime: now() - start, errorValue: encodeThrown(error) };
+    return { runtime: seconds(), errorValue: encodeThrown(error) };
   }
 }
 
-/** Answers in lines that a pipe takes whole (`PIPE_BUF`): so nothing else that is printed gets into one. */
+/**
+ * Answers in lines of a page, up to eight in one write: a pipe or a socket takes these apart between pages at
+ * most, so that nothing else that is printed gets into a line.
+ */
 async function answer(nonce: string, text: string): Promise<void> {
-  const widest = /^[\0-\x7f]*$/.test(text) ? 1 : 3; // bytes of a character
-  const most = Math.floor((4096 - nonce.length - 20) / widest);
-  for (let begin = 0, end; begin < text.length; begin = end) {
-    end = begin + most;
-    if (text.codePointAt(end - 1)! > 0xffff) end--; // not between the halves of a character
-    const part = text.slice(begin, end);
-    const line = `\x1e${nonce} ${part.length}${end < text.length ? "+" : "."}${part}\n`;
-    await (deno ? print(line, "stdout") : bun.write(bun.stdout, line)); // which needs no `node:fs`, whose load takes 3 ms
+  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const isAscii = encoder.encode(text).length === text.length; // each character is a byte
+  const ascii = isAscii ? text : text.replace(/[^\0-\x7f]/g, escape);
+  const length = PAGE - nonce.length - 8;
+  let lines = "";
+  for (let begin = 0, end; begin < ascii.length; begin = end) {
+    end = begin + length;
+    const part = ascii.slice(begin, end);
+    const isLast = end >= ascii.length; // which is no page
+    if (lines && (isLast || lines.length === 8 * PAGE)) {
+      await write(lines);
+      lines = "";
+    }
+    lines += `\x1e${nonce} ${part.length}${isLast ? "." : "+"}${part}\n`;
   }
+  await write(lines);
 }
+
+/** The bytes that a pipe takes whole. */
+const PAGE = 4096;
+
+/** Writes to the standard output; on Bun without `node:fs`, whose load takes 3 ms. */
+const write = async (text: string): Promise<unknown> =>
+  deno ? print(text, "stdout") : await bun.write(bun.stdout, text);
 
 // ------------------------------------------------------------------------------- the steps of a task
 
@@ -482,10 +497,10 @@ function encodeChild(item: unknown, key: string | number, place: Place): unknown
 }
 
 function encodeObject(object: Record<string, unknown>, place: Place): unknown {
-  if (Array.isArray(object)) { // with its holes
-    const stored: unknown[] = [];
-    for (let index = 0; index < object.length; index++) {
-      stored.push(encodeChild(object[index], index, place));
+  if (Array.isArray(object)) {
+    const stored: unknown[] = [...object]; // with its holes
+    for (let index = 0; index < stored.length; index++) {
+      if (!isPlain(stored[index])) stored[index] = encodeChild(stored[index], index, place);
     }
     return stored;
   }
