@@ -1,10 +1,12 @@
 /**
  * The folder: what a task file is, how it gets into a list, how it moves, and whose it is.
  *
- * A task is one JSON file, and the folder in which it lies is its state. Renames move it; a run makes these,
- * in which the owner is that run, and STATE is `done`, `fail`, or `todo` if it is to be tried again:
+ * A task is one JSON file, and the folder in which it lies is its state. Renames move it, in which OWNER is the
+ * run, or what schedules, and STATE is `done`, `fail`, or `todo` if it is to be tried again:
  *
  *     running/ID.json@OWNER+ -> todo/ID.json              scheduled: written aside and synced before
+ *     fail/ID.json -> running/ID.json@OWNER -> todo/ID.json   replaced (`retryFailed`), written aside before
+ *     fail/ID.json -> todo/ID.json                        moved back by hand, or by `retry`
  *     todo/ID.json -> running/ID.json@OWNER               the claim; only one of many can make it
  *     running/ID.json@OWNER -> running/ID.json@OWNER~STATE    the seal, which decides: the first outcome wins
  *     running/ID.json@OWNER+ -> STATE/ID.json             the outcome, written aside and synced before the seal
@@ -264,7 +266,7 @@ export const isTooLong = (id: string, owner: string): boolean =>
 /** Puts a claimed task back as it was, unless it has an outcome; gives the state in which it is then. */
 export function putBack(claim: string): State | undefined {
   const { directory, id } = locate(claim);
-  if (!move(claim, `${directory}/todo/${id}.json`)) return settle(claim);
+  if (!move(claim, `${directory}/todo/${id}.json`)) return complete(claim);
   remove(`${claim}+`);
   return "todo";
 }
@@ -356,7 +358,7 @@ function unseal({ claim, task, state }: Sealed): string[] {
 }
 
 /** Ends what a seal began, be it that of a dead owner; gives the state of the task then. */
-function settle(claim: string): State | undefined {
+function complete(claim: string): State | undefined {
   const state = states.find((state) => infoOf(`${claim}~${state}`));
   if (!state) return;
   const sealed = { claim, state, task: readable(`${claim}~${state}`) };
@@ -491,7 +493,7 @@ function inherit(claim: string, owner: string): string | undefined {
   const taken = `${directory}/running/${id}.json@${owner}`;
   if (exists(`${directory}/done/${id}.json`)) remove(claim); // it is the copy of a task, made by hand
   const isTaken = move(claim, taken); // so that only one of us counts it
-  if (isTaken || !settle(claim)) remove(`${claim}+`);
+  if (isTaken || !complete(claim)) remove(`${claim}+`);
   return isTaken ? taken : undefined;
 }
 
@@ -505,7 +507,7 @@ let loaded: typeof nodeFs | undefined;
 /** `node:fs`, loaded when it is first needed. */
 const fs = (): typeof nodeFs => loaded ??= system().getBuiltinModule("node:fs");
 
-const codeOf = (error: unknown): string => `${(error as { code?: unknown } | undefined)?.code}`;
+const errorCode = (error: unknown): string => `${(error as { code?: unknown } | undefined)?.code}`;
 
 /** Whether there is something at a path that can be reached: the cheapest way to ask, also if not. */
 export const exists = (path: string): boolean => fs().existsSync(path);
@@ -537,11 +539,12 @@ const move = (from: string, to: string): boolean => succeeds(() => fs().renameSy
 export const remove = (path: string): boolean => succeeds(() => fs().unlinkSync(path));
 
 /** Removes a file that may be gone, and does not stand still while the disk is told, as some file systems do. */
-function removeSoon(path: string): Promise<void> {
-  return new Promise((resolve, reject) =>
-    fs().unlink(path, (error) => error && codeOf(error) !== "ENOENT" ? reject(error) : resolve())
-  );
-}
+const removeSoon = (path: string): Promise<void> =>
+  called((done) => fs().unlink(path, done)).catch(passOver(/^ENOENT$/));
+
+/** What a function of `node:fs` does that calls back. */
+const called = (act: (done: (error: unknown) => void) => void): Promise<void> =>
+  new Promise((resolve, reject) => act((error) => error ? reject(error) : resolve()));
 
 /** False if an action fails with this code; other errors are thrown. */
 function succeeds(action: () => void, failure = "ENOENT"): boolean {
@@ -549,27 +552,27 @@ function succeeds(action: () => void, failure = "ENOENT"): boolean {
     action();
     return true;
   } catch (error) {
-    if (codeOf(error) === failure) return false;
+    if (errorCode(error) === failure) return false;
     throw error;
   }
 }
 
 /** Has things done in batches, at most 64 at once: what comes while one is under way is in the next. */
 function inBatches<T, R>(act: (items: T[]) => Promise<Promise<R>[]>): (item: T) => Promise<R> {
-  const full = new Array<T>(64);
-  let items = full; // of the last batch
-  let batch: Promise<Promise<R>[]> = Promise.resolve([]);
-  const begin = (next: T[]) => {
-    items = next;
-    batch = Promise.allSettled([batch]).then(() => {
-      if (items === next) items = full; // it takes no more
-      return act(next);
+  let open: T[] | undefined; // the items of the last batch, as long as it takes more
+  let last: Promise<Promise<R>[]> = Promise.resolve([]);
+  const begin = (items: T[]) => {
+    open = items;
+    last = Promise.allSettled([last]).then(() => {
+      if (open === items) open = undefined;
+      return act(items);
     });
+    return items;
   };
   return async (item) => {
-    if (items.length === full.length) begin([]);
+    const items = open && open.length < 64 ? open : begin([]);
     const index = items.push(item) - 1;
-    return await (await batch)[index]!;
+    return await (await last)[index]!;
   };
 }
 
@@ -584,16 +587,15 @@ async function write(path: string, text: string): Promise<void> {
   }
 }
 
-function sync(file: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    fs().fsync(file, (error) => error ? reject(error) : resolve());
-  });
-}
+const sync = (file: number): Promise<void> => called((done) => fs().fsync(file, done));
+
+/** What file systems say that cannot sync a folder. */
+const UNABLE = /^(EINVAL|ENOTSUP|EOPNOTSUPP)$/;
 
 /** Brings the names in a folder to disk. */
 export async function syncFolder(path: string): Promise<void> {
   const folder = fs().openSync(path, "r");
-  await sync(folder).catch(passOver).finally(() => fs().closeSync(folder));
+  await sync(folder).catch(passOver(UNABLE)).finally(() => fs().closeSync(folder));
 }
 
 /** The same at once, for those who cannot wait. */
@@ -602,13 +604,13 @@ function syncFolderNow(path: string): void {
   try {
     fs().fsyncSync(folder);
   } catch (error) {
-    passOver(error);
+    passOver(UNABLE)(error);
   } finally {
     fs().closeSync(folder);
   }
 }
 
-/** Throws an error, unless it says that this file system cannot sync a folder. */
-function passOver(error: unknown): void {
-  if (!/^(EINVAL|ENOTSUP|EOPNOTSUPP)$/.test(codeOf(error))) throw error;
-}
+/** Throws an error that has none of these codes. */
+const passOver = (codes: RegExp) => (error: unknown): void => {
+  if (!codes.test(errorCode(error))) throw error;
+};

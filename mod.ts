@@ -127,7 +127,7 @@ export function defer<T>(
 export function defer(call: unknown, ...args: unknown[]): unknown {
   if (partOf(call) && !args.length) return call;
   if (typeof call === "function") return deferred(newStep(call, args));
-  const name = call instanceof URL && call.hash ? call.href : undefined;
+  const name = call instanceof URL && call.hash ? call.href : undefined; // another URL is data
   return deferred(name ? newStep(name, args) : newStep(undefined, [call]));
 }
 
@@ -369,7 +369,7 @@ export class TaskList<T = unknown> {
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
     const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
-    const name = async ({ into, key }: Place) => into[key] = await refer(into[key]);
+    const name = async ({ into, key }: Hole) => into[key] = await refer(into[key]);
     await Promise.all(functions.map(name));
     const place = cwd === undefined ? {} : { cwd: fullPath(cwd) };
     const text = files.formatTask({ steps, ...place, ...stored });
@@ -851,7 +851,7 @@ async function* callAll(
   options: Options,
 ): AsyncGenerator<unknown, void, void> {
   const { processes, concurrency } = options;
-  const pool = new Pool(options, 8, new Log(print));
+  const pool = new Pool(options, 8, new Log(print)); // milliseconds ahead
   const ready: unknown[] = []; // results, or what will become one
   let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
@@ -872,14 +872,14 @@ async function* callAll(
       if (isOrdered) ready.push(result);
       const add = () => {
         if (!isOrdered) ready.push(result);
-        pool.tell();
+        pool.wake();
       };
       result.then(add, add);
     }
   };
   const reading = readAll().finally(() => {
     isRead = true;
-    pool.tell();
+    pool.wake();
   });
   reading.catch(nothing); // its error comes after the results
   const more = async () => {
@@ -892,9 +892,9 @@ async function* callAll(
     return true;
   };
   try {
-    for await (const result of handOn({ pool, ready, more })) {
+    for await (const result of handOn({ pool, ready, more, stop: () => pool.stop() })) {
       ahead--;
-      pool.tell();
+      pool.wake();
       yield result;
     }
   } catch (error) {
@@ -948,12 +948,11 @@ type List = { directory: string; logFile: string | undefined; pending: Set<Promi
 class ListRun {
   readonly #list: List;
   readonly #options: Options;
-  readonly #owner = newOwner();
-  readonly #pool: Pool;
+  readonly pool: Pool;
+  readonly ready: string[] = []; // paths of the tasks that have finished, to be handed on
   readonly #log: Log;
   readonly #claims = new Set<string>(); // paths of the tasks that this run has
   readonly #timers = new Set<Timer>(); // of what is to be done later
-  readonly #ready: string[] = []; // paths of the tasks that have finished, to be handed on
   #ids: string[] = []; // what is to be claimed, from the last to the first
   #filing: Promise<void> | undefined; // of the last outcome
   #unfiled = 0; // outcomes that are not in their places yet
@@ -974,7 +973,7 @@ class ListRun {
       options.onOutput ?? (logFile ? nothing : print),
       logFile ?? files.logOf(directory),
     );
-    this.#pool = new Pool(options, 50, this.#log, () => this.#fill());
+    this.pool = new Pool(options, 50, this.#log, () => this.#fill()); // milliseconds ahead
   }
 
   /** How many tasks there are: those that have finished, and those to come. */
@@ -987,11 +986,8 @@ class ListRun {
   async *tasks(): Tasks<unknown> {
     await this.#arrivals();
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
-    const [more, stop] = [() => this.#more(), () => this.#stop()];
-    const { signal } = this.#options;
-    const source = { pool: this.#pool, ready: this.#ready, more, stop, signal };
     try {
-      for await (const path of handOn(source)) {
+      for await (const path of handOn(this, this.#options.signal)) {
         this.#yielded++;
         yield readTask(path);
       }
@@ -999,8 +995,8 @@ class ListRun {
       if (error !== STOPPED) throw error;
     } finally {
       clearInterval(refresh);
-      await this.#filing?.catch(nothing);
-      this.#stop();
+      await this.#filing?.catch(nothing); // so that what has been told is not thrown away
+      this.stop();
     }
     await this.#arrivals();
   }
@@ -1012,11 +1008,11 @@ class ListRun {
   }
 
   /** Waits until something has changed; false if nothing is left to start or to wait for. */
-  async #more(): Promise<boolean> {
+  async more(): Promise<boolean> {
     this.#fill();
-    if (this.#pool.isBusy || this.#claims.size) await this.#pool.next();
+    if (this.pool.isBusy || this.#claims.size) await this.pool.next();
     else if (this.#isOver) return surrender(this.#list.directory, this.#failures, this.#options);
-    else if (this.#timers.size) await this.#pool.next();
+    else if (this.#timers.size) await this.pool.next();
     else return await this.#look();
     return true;
   }
@@ -1025,13 +1021,13 @@ class ListRun {
   async #look(): Promise<boolean> {
     await this.#arrivals();
     const { directory } = this.#list;
-    const { claims, isUnsure } = takeOver(directory, this.#owner);
+    const { claims, isUnsure } = takeOver(directory, this.pool.owner);
     for (const claim of claims) {
       if (!this.#isWanted(locate(claim).id)) files.putBack(claim);
-      else this.#bury(claim).catch((error) => this.#pool.stop(error));
+      else this.#bury(claim).catch((error) => this.pool.stop(error));
     }
     const ids = files.idsIn(directory, "todo").filter(this.#isWanted);
-    const isName = (id: string) => !files.isTooLong(id, this.#owner) && !id.includes("\ufffd");
+    const isName = (id: string) => !files.isTooLong(id, this.pool.owner) && !id.includes("\ufffd");
     this.#ids = ids.filter(isName).reverse(); // of a file that can be moved
     this.#total = this.#yielded + claims.length + this.#ids.length;
     if (claims.length || this.#ids.length) return true;
@@ -1048,11 +1044,11 @@ class ListRun {
   #fill(): void {
     const { mayStart, maxFailures } = this.#options;
     this.#log.flush();
-    while (!this.#isPaused && this.#ready.length < 1000) {
-      if (!this.#ids.length || this.#isOver || this.#pool.stopped) return this.#pool.endAll();
-      // no more are given ahead than may still fail, and near the end no more than a fair share
-      this.#pool.left = Math.min(this.#ids.length, 2 * (maxFailures - this.#failures));
-      if (this.#pool.isFull || (mayStart && this.#unfiled)) return; // it is to see all outcomes in place
+    while (!this.#isPaused && this.ready.length < 1000) {
+      if (!this.#ids.length || this.#isOver || this.pool.stopped) return this.pool.endAll();
+      // of what is left, a runner gets half its share ahead, and no more than may still fail
+      this.pool.left = Math.min(this.#ids.length, 2 * (maxFailures - this.#failures));
+      if (this.pool.isFull || (mayStart && this.#unfiled)) return; // it is to see all outcomes in place
       if (mayStart?.() === false) this.#isOver = true;
       else this.#start(this.#ids.pop()!);
     }
@@ -1061,7 +1057,7 @@ class ListRun {
   /** Claims a task, and sees to it. */
   #start(id: string): void {
     const { directory } = this.#list;
-    const claim = files.claim(directory, id, this.#owner);
+    const claim = files.claim(directory, id, this.pool.owner);
     if (claim === undefined) {
       // another run is at work here: further down each has a stretch of the list to itself, and the order
       // is roughly kept; what is left out is found when this one looks again
@@ -1071,7 +1067,7 @@ class ListRun {
       this.#log.event(id, "is dropped, as it is done already");
     } else {
       this.#pause();
-      this.#carryOut(claim, id).catch((error) => this.#pool.stop(error));
+      this.#carryOut(claim, id).catch((error) => this.pool.stop(error));
     }
   }
 
@@ -1089,7 +1085,7 @@ class ListRun {
     let told: Result;
     try {
       text = files.readText(claim);
-      told = await this.#pool.execute(id, workOf(text, `${id}.json`));
+      told = await this.pool.execute(id, workOf(text, `${id}.json`));
     } catch (error) { // it is no task, or cannot be read; or the run was stopped
       told = { started: new Date().toISOString(), runtime: 0, ...failed(error) };
     }
@@ -1097,7 +1093,7 @@ class ListRun {
     let outcome = files.outcomeOf(claim, text, told, retries);
     // some time more, so that those that failed together are not tried again together
     const pause = retryDelay * 2 ** (outcome.retried - 1) * (1 + Math.random() / 2);
-    if (outcome.state === "todo" && retryIf && !this.#pool.stopped) {
+    if (outcome.state === "todo" && retryIf && !this.pool.stopped) {
       const task = toTask(outcome.text, claim) as Task;
       const isAgain = retryIf(task.errorValue, task, pause);
       if (!isAgain) outcome = files.outcomeOf(claim, text, told, 0);
@@ -1125,19 +1121,23 @@ class ListRun {
 
   /** Files what came of a task, and hands that on, or tries it again. */
   async #conclude(outcome: Outcome, pause = 0): Promise<void> {
-    if (this.#pool.stopped) return; // the task goes back, or has gone
+    if (this.pool.stopped) return; // the task goes back, or has gone
     if (outcome.state === "fail") this.#failures++;
     this.#isOver ||= this.#failures > this.#options.maxFailures;
+    const { state } = outcome;
     this.#unfiled++;
     this.#filing = files.file(outcome);
     await this.#filing;
     this.#unfiled--;
-    if (this.#claims.delete(outcome.claim)) this.#settle(outcome, pause); // or the run has been stopped meanwhile
-    this.#pool.tell();
+    const isOurs = this.#claims.delete(outcome.claim); // or the run has been stopped meanwhile
+    // if another run was faster, it may be at work on it still
+    const isSettled = outcome.state === state || /done|fail/.test(outcome.state);
+    if (isOurs && isSettled) this.#announce(outcome, pause);
+    this.pool.wake();
   }
 
   /** Handles a task that has an outcome in its place. */
-  #settle({ claim, state, text }: Outcome, pause: number): void {
+  #announce({ claim, state, text }: Outcome, pause: number): void {
     const { id } = locate(claim);
     if (state === "todo") {
       const { runtime = 0, errorValue } = toTask(text, claim);
@@ -1153,7 +1153,7 @@ class ListRun {
       if (this.#list.logFile) this.#log.event(id, stack, "  ");
       else print(`${id}: ${stack}\n`, "stderr");
     }
-    if (state !== "running") this.#ready.push(path); // or else another run has it
+    this.ready.push(path);
   }
 
   /** Does something later, unless the run has been stopped by then. */
@@ -1161,14 +1161,14 @@ class ListRun {
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
       action();
-      this.#pool.tell();
+      this.pool.wake();
     }, Math.min(time, LONGEST_TIMER));
     this.#timers.add(timer);
   }
 
   /** Kills what runs, and puts back all claims, at once: no call in here is asynchronous. */
-  #stop(): void {
-    this.#pool.stop();
+  stop(): void {
+    this.pool.stop();
     for (const timer of this.#timers) clearTimeout(timer);
     for (const claim of this.#claims) attempt(() => files.putBack(claim));
     this.#claims.clear();
@@ -1267,7 +1267,7 @@ class Runner {
   isEnding = false; // it gets nothing more
   isKilled = false;
   isQuiet = false; // it has printed nothing of late
-  overdue: Job | undefined; // for which it was killed
+  overdue: Job | undefined; // which has taken too long
   limit: Timer | undefined; // until it must have ended
   readonly #options: Options;
   readonly #pool: Pool;
@@ -1387,7 +1387,10 @@ class Runner {
     job.answer += part;
     if (end === "+" && part.length === Number(size)) return true;
     const told = files.parseTask(job.answer) ?? {};
-    if (told["isOverdue"]) this.end(); // after the others, as that task is at work still
+    if (told["isOverdue"]) {
+      this.overdue = job;
+      this.end(); // after the others, as that task is at work still
+    }
     this.#pool.settle(this, job, told["isOverdue"] ? failed(overdue(this.#options)) : told);
     return true;
   }
@@ -1397,16 +1400,16 @@ class Runner {
  * Runners, and what they are to do. Who uses it sees `execute`, and what came of it.
  *
  * A job waits in the queue; it is given to a runner, which begins it at once or after the ones before; it is
- * settled by its answer, by its timeout, or by the death of its runner. Of a runner that dies with several
- * jobs begun, nobody knows which was to blame: these wait again, each for a runner of its own. A runner is
- * one of two: that of a single job, which has its order with its start, or one that reads orders.
+ * settled by its answer, by its timeout, or by the death of its runner. Of a runner that dies and that had
+ * several jobs, nobody knows which was to blame: those that it had begun wait again, each for a runner of its
+ * own. A runner is one of two: that of a single job, which has its order with its start, or one that reads orders.
  */
 class Pool {
   readonly #options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
   readonly #log: Log;
   readonly #onChange: () => void;
-  readonly #owner = newOwner();
+  readonly owner = newOwner();
   readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
@@ -1446,7 +1449,7 @@ class Pool {
 
   /** Whether work would have to wait here. */
   get isFull(): boolean {
-    return this.#queue.length > 0 || (!this.#hasPlace() && !this.#leastBusy()?.jobs.size);
+    return this.#queue.length > 0 || !this.#room(true);
   }
 
   /** Whether there is work, or a process that has not ended yet. */
@@ -1468,7 +1471,7 @@ class Pool {
   }
 
   /** Goes on, as something has changed. */
-  tell(): void {
+  wake(): void {
     this.#place();
     if (!this.stopped) this.#try(this.#onChange);
     for (const resolve of this.#waiting.splice(0)) resolve();
@@ -1477,19 +1480,20 @@ class Pool {
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
     for (let job; (job = this.#queue[0]) && !this.stopped; this.#queue.shift()) {
-      const runner = job.isShared ? this.#leastBusy() : undefined;
-      const isIdle = runner?.jobs.size === 0;
-      const hasPlace = this.#hasPlace();
-      if (hasPlace && !isIdle) this.#start(job);
-      else if (runner && isIdle === hasPlace) this.#begin(runner, job);
-      else return;
+      const room = this.#room(job.isShared);
+      if (!room) return;
+      if (room === "new") this.#start(job);
+      else this.#begin(room, job);
     }
   }
 
-  /** Whether a process more may have work. */
-  #hasPlace(): boolean {
+  /** The runner that a job can be given to, or that one is to be started; undefined if it has to wait. */
+  #room(isShared: boolean): Runner | "new" | undefined {
+    const runner = isShared ? this.#leastBusy() : undefined;
     const busy = [...this.#runners].filter(({ jobs }) => jobs.size);
-    return busy.length < this.#options.processes;
+    const mayOneMoreWork = busy.length < this.#options.processes;
+    if (mayOneMoreWork) return runner?.jobs.size === 0 ? runner : "new";
+    return runner?.jobs.size ? runner : undefined; // one that is idle would be one more
   }
 
   /** The shared runner that has the least to do, if it has room. */
@@ -1509,8 +1513,8 @@ class Pool {
 
   #start(job: Job): void {
     this.#try(() => { // as the system may start no more processes
-      this.#watchdog ??= startWatchdog(`/${this.#owner}.`);
-      const runner = new Runner(job, `/${this.#owner}.${files.newId()}/`, this.#options, this);
+      this.#watchdog ??= startWatchdog(`/${this.owner}.`);
+      const runner = new Runner(job, `/${this.owner}.${files.newId()}/`, this.#options, this);
       this.#runners.add(runner);
       this.#watch(runner).catch((error) => this.stop(error));
       this.#begin(runner, job);
@@ -1544,8 +1548,12 @@ class Pool {
   /** Waits for the end of a runner, and for what it prints until then. */
   async #watch(runner: Runner): Promise<void> {
     const { pid, ended } = runner.child;
+    const killRest = () => { // what its tasks have left running
+      killGroup(pid);
+      if (runner.overdue && !runner.isKilled) killAll(runner.marker);
+    };
     const [death] = await Promise.all([
-      ended.finally(() => killGroup(pid)), // what its tasks have left running
+      ended.finally(killRest),
       runner.read("stdout").finally(() => runner.end()), // it can answer no more
       runner.read("stderr"),
     ]);
@@ -1553,7 +1561,7 @@ class Pool {
     this.#runners.delete(runner);
     this.#lose(runner, deathOf("The process of this task", death, runner.printed));
     clearTimeout(runner.limit);
-    this.tell();
+    this.wake();
   }
 
   /** Takes what came of a job; if it is none, an answer was torn. */
@@ -1562,10 +1570,11 @@ class Pool {
     runner.flush("stderr");
     runner.jobs.delete(job.nonce);
     if (!this.#answered++) this.#firstAnswer = performance.now();
-    const isWhole = "returnValue" in result || "errorValue" in result;
+    const { returnValue, errorValue, runtime = (Date.now() - job.begun) / 1000 } = result;
+    const error = () => errorValue === undefined ? torn() : { errorValue };
+    const outcome = returnValue === undefined ? error() : { returnValue };
     const started = new Date(job.begun).toISOString();
-    const runtime = (Date.now() - job.begun) / 1000; // as its runner says, if it lives
-    job.outcome.resolve({ started, runtime, ...(isWhole ? result : torn()) } as Result);
+    job.outcome.resolve({ started, runtime: Number(runtime), ...outcome });
     if (runner.isEnding) runner.end();
     this.#begin(runner);
     this.#place();
@@ -1578,10 +1587,11 @@ class Pool {
   /** Sees to what a dead runner has held. */
   #lose(runner: Runner, death: Error): void {
     const [first, ...others] = runner.begun;
-    const isOverdue = first === runner.overdue;
-    const isToBlame = isOverdue || (!runner.isKilled && runner.given === 1);
-    const result = failed(isOverdue ? overdue(this.#options) : death);
-    if (first && !others.length && isToBlame) this.settle(runner, first, result);
+    if (first && !others.length) { // or else nobody knows which of them
+      const isOverdue = first === runner.overdue;
+      if (isOverdue) this.settle(runner, first, failed(overdue(this.#options)));
+      else if (runner.given === 1 && !runner.isKilled) this.settle(runner, first, failed(death));
+    }
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
     // who dies in company runs again alone, who only waited, with others
@@ -1602,13 +1612,13 @@ class Pool {
   stop(reason: unknown = STOPPED): void {
     if (this.stopped) return;
     this.stopped = { reason };
-    if (this.#runners.size) killAll(`/${this.#owner}.`);
+    if (this.#runners.size) killAll(`/${this.owner}.`);
     const jobs = [...this.#runners].flatMap(({ jobs }) => [...jobs.values()]);
     for (const runner of this.#runners) runner.kill();
     for (const { outcome } of [...jobs, ...this.#queue]) outcome.reject(reason);
     this.#queue = [];
     this.#watchdog?.close(); // which the system does if this process dies
-    this.tell();
+    this.wake();
   }
 }
 
@@ -1712,13 +1722,13 @@ interface Source<R> {
   /** Waits for a change; false if there will be none. */
   more(): Promise<boolean>;
   /** Ends all, before the program ends. */
-  stop?: () => void;
-  signal?: AbortSignal | undefined;
+  stop(): void;
 }
 
 /** Hands on results; whatever becomes of this program, nothing that the pool has started outlives it. */
-async function* handOn<R>(source: Source<R>): AsyncGenerator<R, void, void> {
-  const { pool, ready, stop = () => pool.stop(), signal } = source;
+async function* handOn<R>(source: Source<R>, signal?: AbortSignal): AsyncGenerator<R, void, void> {
+  const { pool, ready } = source;
+  const stop = () => source.stop();
   const ending = beforeEnd(stop, signal);
   if (signal?.aborted) stop();
   try {
@@ -1955,9 +1965,9 @@ function exportOfMain(call: Callable, url: string, code: string): string | undef
   const sites = code.split(declaration).slice(0, -1); // what stands before each
   const outside = sites.map((before) => DECLARATION.exec(before)).find((found) => found);
   if (!outside) return undefined;
-  const [, isDirect, isDefault, list = ""] = outside;
-  const alias = isDefault ? "default" : isDirect ? name : aliasOf(name, withoutComments(code));
-  if (!alias || !isBalanced(list)) return undefined;
+  const { isExported, isDefault, others = "" } = outside.groups!;
+  const alias = isDefault ? "default" : isExported ? name : aliasOf(name, withoutComments(code));
+  if (!alias || !isBalanced(others)) return undefined; // then it is inside of one of the others
   if (sites.length > 1) {
     const fix = "give it a name of its own, or move it to a module";
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
@@ -1969,7 +1979,7 @@ function exportOfMain(call: Callable, url: string, code: string): string | undef
 
 /** What stands before a declaration at the top of a script, as runtimes print it: Bun makes one list of several. */
 const DECLARATION =
-  /(?:^|\n(?:\/\*[^\n]*\*\/ )?|\b(export ))(default )?(?:(?:const|let|var) ((?:(?!\n\w).)*, )?)?$/s;
+  /(?:^|\n(?:\/\*[^\n]*\*\/ )?|\b(?<isExported>export ))(?<isDefault>default )?(?:(?:const|let|var) (?<others>(?:(?!\n\w).)*, )?)?$/s;
 
 /** Whether all brackets in a piece of code are closed. */
 function isBalanced(code: string): boolean {
@@ -1977,7 +1987,7 @@ function isBalanced(code: string): boolean {
   return bare.replace(/[^([{]/g, "").length === bare.replace(/[^)\]}]/g, "").length;
 }
 
-/** By which name a script exports what it declares elsewhere. */
+/** By which name a script exports what it declares elsewhere: in `export default NAME`, or in `export { ... }`. */
 function aliasOf(name: string, code: string): string | undefined {
   const statements = code.matchAll(/^\s*export\s*(?:default\s+([^\s;{]+)|\{([^}]*)\})\s*(?:;|$)/gm);
   const items = [...statements].flatMap(([, only, list = `${only} as default`]) => list.split(","));
@@ -2066,14 +2076,14 @@ function describe({ step: { call, args }, path }: Part, depth = 4): string {
 
 /** Where a function stands in the steps of a task, until its name is put there. */
 // deno-lint-ignore no-explicit-any
-type Place = { into: any; key: "call" | "$function" };
+type Hole = { into: any; key: "call" | "$function" };
 
 /** The steps of a task in the order in which they were made, and the places of the functions in them. */
-function build(task: unknown): [Step[], Place[]] {
+function build(task: unknown): [Step[], Hole[]] {
   const end = partOf(task) ?? { step: newStep(undefined, [task]), path: [] };
   const found = new Map<Recorded, Step>([[end.step, {}]]);
   const links: { $step: number; path: Path }[] = [];
-  const functions: Place[] = [];
+  const functions: Hole[] = [];
   const link = ({ step, path }: Part) => {
     if (!found.has(step)) found.set(step, {});
     return links[links.push({ $step: step.order, path }) - 1];

@@ -238,12 +238,13 @@ export async function runSteps({ steps, cwd }: Work, session?: string): Promise<
   return results.at(-1);
 }
 
-/** The result of a step before, or a part of it. */
-function follow({ $step, path = [] }: Reference, results: unknown[]): unknown {
+/** The result of a step before, or a part of it, and what it is a part of. */
+function follow({ $step, path = [] }: Reference, results: unknown[]): [unknown, unknown] {
   if (!Number.isInteger($step) || !Object.hasOwn(results, $step)) {
     throw new RangeError(`\`$step\`: ${$step} is none of the ${results.length} steps before`);
   }
   if (!Array.isArray(path)) throw new TypeError("`path` must be an array");
+  let owner: unknown;
   let value = results[$step] as Record<string, unknown>;
   for (const key of path) {
     if (key === "__proto__" || key === "constructor" || key === "prototype") { // which all objects share
@@ -253,9 +254,10 @@ function follow({ $step, path = [] }: Reference, results: unknown[]): unknown {
       const place = `in the path ${stringify(path)} of step ${$step}`;
       throw new TypeError(`Cannot read \`${key}\` of ${value}, ${place}`);
     }
+    owner = value;
     value = value[key] as typeof value;
   }
-  return value;
+  return [owner, value];
 }
 
 /** Calls a function, or constructs with it if it is a class. */
@@ -325,11 +327,10 @@ export async function load(call: unknown, session = "", results: unknown[] = [])
 }
 
 /** A method of the result of a step before. */
-function methodOf({ $step, path = [] }: Reference, results: unknown[]): Found {
-  const owner = path.length ? follow({ $step, path: path.slice(0, -1) }, results) : undefined;
-  const callee = follow({ $step, path }, results);
+function methodOf(method: Reference, results: unknown[]): Found {
+  const [owner, callee] = follow(method, results);
   if (typeof callee === "function") return [owner, callee as Callable];
-  const place = `$step ${$step}${pathText(path)}`;
+  const place = `$step ${method.$step}${pathText(method.path)}`;
   throw new TypeError(`\`${place}\` is not a function, but of type ${typeof callee}`);
 }
 
@@ -622,7 +623,7 @@ function decodeSpecial(key: string, object: Record<string, unknown>, results: un
   if (key === "$number") return Number(stored);
   if (key === "$bigint") return BigInt(stored as string);
   if (key === "$function") return stored;
-  if (key === "$step") return follow(object as unknown as Reference, results);
+  if (key === "$step") return follow(object as unknown as Reference, results)[1];
   if (key === "$error") return decodeError(stored as Record<string, unknown>, results);
   if (key === "$object") return decodeProperties(stored as Record<string, unknown>, results);
   const codec = codecs[key];
@@ -659,7 +660,10 @@ const keyOf = (name: string): string => name === "Uint8Array" ? "$bytes" : `$${n
 
 const bytesOf = (text: string): Uint8Array<ArrayBuffer> => Uint8Array.fromBase64(text);
 
-/** For each class that JSON cannot hold, by the key under which its instances are stored. */
+/**
+ * For each class that JSON cannot hold, by the key under which its instances are stored: those whose name is
+ * also what `Object.prototype.toString` says of them.
+ */
 const codecs: Record<string, Codec> = {
   $date: [(date) => isNaN(date) ? "" : date.toISOString(), dateOf],
   $url: [(url) => url.href, (href) => new URL(href)],
@@ -954,7 +958,7 @@ async function* lines(): AsyncGenerator<string, void, void> {
   }
 }
 
-/** The input, which no task is to read: so it is no standard input, unless permissions are limited. */
+/** The input, which no task is to read: so it is no standard input, unless permissions forbid to open another. */
 async function* chunks(): AsyncGenerator<Uint8Array, void, void> {
   const buffer = new Uint8Array(65536);
   const input = deno && attempt(() => deno.openSync("/dev/fd/3"), () => deno.stdin);

@@ -1,12 +1,10 @@
 /** Nothing is left running. */
 import assert from "node:assert/strict";
 import fs from "node:fs";
-import path from "node:path";
 import {
   allGone,
   assertAllDone,
   assertLegal,
-  base,
   type Call,
   check,
   commandOf,
@@ -109,29 +107,29 @@ for (
   });
 }
 
-check(
-  "autokill ends what has left the process group of a task at once, and not with the run",
-  noProc,
-  async () => {
+for (const concurrency of [1, 2]) {
+  const name =
+    `autokill ends what has left the process group of a task before the run ends (${concurrency} at once)`;
+  check(name, noProc, async () => {
     const mark = newMark();
-    const notes = path.join(base, "at-once");
-    const others = ["b", "c", "d", "e", "f", "g"];
+    const notes = newFile("at-once");
+    const others = [..."bcdefghijklm"].slice(0, 6 * concurrency);
     const slow = others.map((id) => [id, ["slowNote", notes, id, 600]] as [string, Call]);
     const directory = await newList(Object.fromEntries([
       ["a", ["haveChildren", notes, "a"]],
       ...slow,
     ]));
-    const host = startHost("run", directory, { processes: 1, autokill: 1.5 }, {
+    const host = startHost("run", directory, { processes: 1, autokill: 1.5, concurrency }, {
       env: { FORREST_MARK: mark },
     });
     await until(() => host.seen().some(({ id }) => id === "a"), "the task has failed");
     const isChild = (pid: number) => /sleep 600|while :/.test(commandOf(pid));
     await until(() => !survivors(mark).some(isChild), "its children are gone");
-    assert.ok(!host.seen().some(({ id }) => id === "g"));
+    assert.ok(!host.seen().some(({ id }) => id === others.at(-1)));
     await host.finished();
     assert.deepEqual(idsIn(directory, "done"), others);
-  },
-);
+  });
+}
 
 check("what a task leaves running ends with it", noProc, async () => {
   const mark = newMark();
