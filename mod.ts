@@ -1103,18 +1103,12 @@ class ListRun {
 
   /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
   async #bury(claim: string): Promise<void> {
-    let text = "";
-    let cause = {};
-    try {
-      text = files.readText(claim);
-    } catch (error) { // then it is kept as it was
-      cause = { cause: error };
-    }
+    const text = files.readable(claim); // if that cannot be read, it is kept as it was
     this.#claims.add(claim);
     const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
     const message =
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
-    const result = { crashes, ...failed(errorOf(message, cause)) };
+    const result = { crashes, ...failed(errorOf(message)) };
     const retries = crashes < this.#options.maxCrashes ? Infinity : 0;
     await this.#conclude(files.outcomeOf(claim, text, result, retries));
   }
@@ -1352,13 +1346,18 @@ class Runner {
 
   /** Takes lines; what begins with 0x1E may be an answer. */
   #take(lines: string, stream: Stream): void {
-    const [plain = "", ...marked] = lines.split("\x1e");
-    this.#print(plain, stream);
+    const [first = "", ...marked] = lines.split("\x1e");
+    let plain = first; // what was printed before the next answer
     for (const part of marked) {
       const end = part.indexOf("\n");
-      const isAnswer = end >= 0 && this.#answer(part.slice(0, end));
-      this.#print(isAnswer ? part.slice(end + 1) : `\x1e${part}`, stream);
+      const job = end < 0 ? undefined : this.jobs.get(part.slice(0, NONCE));
+      if (job) {
+        this.#print(plain, stream);
+        this.#answer(job, part.slice(NONCE, end));
+        plain = part.slice(end + 1);
+      } else plain += `\x1e${part}`;
     }
+    this.#print(plain, stream);
   }
 
   /** Hands on what there is of a line, but for the beginning of an answer, whose lines are short. */
@@ -1378,21 +1377,19 @@ class Runner {
     this.#pool.printed(text, stream, begun.map(({ id }) => id).join(","));
   }
 
-  /** Takes an answer, or a part of it; false if it is none, but something that a task has printed. */
-  #answer(line: string): boolean {
-    const job = this.jobs.get(line.slice(0, NONCE));
-    if (!job || this.isKilled) return job !== undefined; // of one that was killed, they are for nobody
-    const [head, size, end] = /^.{36} (\d+)([+.])/.exec(line) ?? [""];
-    const part = line.slice(head.length);
+  /** Takes what answers a job, or a part of it. */
+  #answer(job: Job, text: string): void {
+    if (this.isKilled) return; // then it is for nobody
+    const [head, size, end] = /^ (\d+)([+.])/.exec(text) ?? [""];
+    const part = text.slice(head.length);
     job.answer += part;
-    if (end === "+" && part.length === Number(size)) return true;
+    if (end === "+" && part.length === Number(size)) return;
     const told = files.parseTask(job.answer) ?? {};
     if (told["isOverdue"]) {
       this.overdue = job;
       this.end(); // after the others, as that task is at work still
     }
     this.#pool.settle(this, job, told["isOverdue"] ? failed(overdue(this.#options)) : told);
-    return true;
   }
 }
 
