@@ -9,7 +9,7 @@
 
 import { findBun } from "./bun.ts";
 
-const MINUTES = 5; // for one test file on one runtime
+const MINUTES = 15; // for one test file on one runtime, also where others keep all cores busy
 
 interface Outcome {
   passed: number;
