@@ -92,35 +92,30 @@ function explain(error: unknown, directory?: string): string {
 // -------------------------------------------------------------------------- words and options
 
 function parse({ help, otherNames = {} }: Command, args: string[]): Input {
-  const all = [...optionsIn(help), { name: "help", letter: "h", value: undefined }].map(
-    (option) => {
-      const { name, letter, value } = option;
-      const aliases = Object.keys(otherNames).filter((other) => otherNames[other] === name);
-      return { name, aliases: letter ? [letter, ...aliases] : aliases, isFlag: !value };
-    },
-  );
-  const flags = all.filter(({ isFlag }) => isFlag).map(({ name }) => name);
-  const others = all.filter(({ isFlag }) => !isFlag).map(({ name }) => name);
-  let wrong: string | undefined;
+  const all = [...optionsIn(help), { name: "help", letter: "h", value: undefined }];
+  const alias = Object.fromEntries(all.map(({ name, letter }) => {
+    return [name, [letter, otherNames[name]].filter((other) => other !== undefined)];
+  }));
+  const flags = all.filter(({ value }) => !value).map(({ name }) => name);
+  const others = all.filter(({ value }) => value).map(({ name }) => name);
   const values = parseArgs(args, {
     "--": true,
     boolean: flags,
     string: ["_", ...others],
     collect: others,
-    alias: Object.fromEntries(all.map(({ name, aliases }) => [name, aliases])),
+    alias,
     unknown(word: string, key?: string) {
-      if (key !== undefined) wrong ??= word.replace(/=.*/s, "");
+      if (key === undefined) return;
+      const names = Object.entries(alias).flat(2);
+      const valid = names.map((name) => name.length > 1 ? `--${name}` : `-${name}`);
+      throw new UsageError(unknown("option", word.replace(/=.*/s, ""), valid));
     },
   });
-  if (wrong !== undefined) {
-    const names = all.flatMap(({ name, aliases }) => [name, ...aliases]);
-    const valid = names.map((name) => name.length > 1 ? `--${name}` : `-${name}`);
-    throw new UsageError(unknown("option", wrong, valid));
-  }
-  // as in `--yes=no`, which the parser takes for `--yes`
-  const ours = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
-  const given = new Set(ours.flatMap((word) => /^--([^=]+)=/.exec(word)?.[1] ?? []));
-  const valued = flags.find((name) => typeof values[name] !== "boolean" || given.has(name));
+  const ours = args.slice(0, args.length - values["--"].length);
+  // the parser takes `--yes=no` for `--yes`
+  const valued = flags.find((name) =>
+    typeof values[name] !== "boolean" || ours.some((word) => word.startsWith(`--${name}=`))
+  );
   if (valued) {
     throw new UsageError(`\`--${valued}\` takes no value; write letters apart, as in \`-q -j 4\``);
   }

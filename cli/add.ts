@@ -6,7 +6,6 @@
 
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import process from "node:process";
 import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
@@ -14,16 +13,12 @@ import { toFileUrl } from "@std/path/to-file-url";
 import help from "./help/add.txt" with { type: "text" };
 import { command, defer, encode, locate, states, TaskList } from "../mod.ts";
 import { briefOf } from "./code.ts";
-import type { Command, Input } from "./command.ts";
-import { isSpecifier, program, UsageError } from "./command.ts";
+import { type Command, type Input, isSpecifier, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
-import { directoryOf, exists, namesIn, readable } from "./list.ts";
+import { directoryOf, exists, namesIn, readable, temporaryList } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
-export const add: Command = {
-  help,
-  action: addAll,
-};
+export const add: Command = { help, action: addAll };
 
 type Deferred = ReturnType<typeof defer>;
 /** The task for a line: the key says which tasks are the same, `shown` what is called. */
@@ -49,8 +44,8 @@ async function addAll(input: Input): Promise<number> {
   const { added, known } = await addMade(tasks, madeOf(file, make));
   const rest = known ? `; ${known} there already` : "";
   write("stdout", `${count(added, "task")} added to \`${directory}\`${rest}\n`);
-  if (!added && !known) return 0;
-  write("stderr", `To run what waits:  ${program("run", directory)}\n`);
+  const isAny = added + known > 0;
+  if (isAny) write("stderr", `To run what waits:  ${program("run", directory)}\n`);
   return 0;
 }
 
@@ -120,25 +115,22 @@ async function addMade(tasks: TaskList, lines: Lines) {
   const there = [...whatIsThere(tasks)];
   const digests = new Set(there.map(({ digest }) => digest));
   const last = there.reduce((last, { place }) => Math.max(last, place), 0);
-  const pending = new Set<Promise<unknown>>();
+  const pending: Promise<unknown>[] = [];
   const ids = new Set<string>(); // that were added
-  let known = 0;
+  let all = 0;
   try {
     for await (const { line, number, key, task } of lines) {
+      all++;
       const bytes = new TextEncoder().encode(JSON.stringify([cwd, key]));
       const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes), 0, 6).toHex();
-      if (digests.has(digest)) {
-        known++;
-        continue;
-      }
+      if (digests.has(digest)) continue;
       digests.add(digest);
       const place = `${last + number}`.padStart(7, "0"); // so that ids sort as numbers do
       const id = [place, readable(line), digest].filter(Boolean).join("-");
       const scheduled = tasks.schedule(task, { id, metadata: { line }, cwd })
-        .then(({ scheduled }) => scheduled ? ids.add(id) : known++);
-      pending.add(scheduled);
-      scheduled.then(() => pending.delete(scheduled), () => {});
-      if (pending.size >= 1000) await Promise.race(pending);
+        .then(({ scheduled }) => scheduled && ids.add(id));
+      scheduled.catch(() => {}); // as it is handled later
+      if (pending.push(scheduled) === 1000) await Promise.all(pending.splice(0));
     }
     await Promise.all(pending);
   } catch (error) {
@@ -147,17 +139,16 @@ async function addMade(tasks: TaskList, lines: Lines) {
     const were = ids.size === 1 ? "was" : "were";
     throw new UsageError(`${error.message}; before that, ${count(ids.size, "task")} ${were} added`);
   }
-  const doubled = dropDoubles(tasks, ids);
-  return { added: ids.size - doubled, known: known + doubled };
+  const added = ids.size - dropDoubles(tasks, ids);
+  return { added, known: all - added };
 }
 
 /** The tasks that a list has, by the digests in their ids, and their places in it; those that wait come last. */
 function* whatIsThere(tasks: TaskList) {
   for (const path of states.toReversed().flatMap((state) => [...tasks.paths(state)])) {
-    const [id = "", place = 0, digest] =
-      /^(?:(\d+)-)?(?:.*-)?([0-9a-f]{12})$/s.exec(locate(path).id) ??
-        [];
-    if (digest) yield { path, id, digest, place: Number(place) };
+    const { id, state } = locate(path);
+    const [, place = 0, digest] = /^(?:(\d+)-)?(?:.*-)?([0-9a-f]{12})$/s.exec(id) ?? [];
+    if (digest) yield { path, id, state, digest, place: Number(place) };
   }
 }
 
@@ -167,15 +158,15 @@ function* whatIsThere(tasks: TaskList) {
  */
 function dropDoubles(tasks: TaskList, ids: Set<string>): number {
   const added = new Set([...ids].map((id) => id.slice(-12)));
-  const first = new Map<string, string>(); // the ids that are kept, by their digests
+  const ours = [...whatIsThere(tasks)].filter(({ digest }) => added.has(digest));
   let dropped = 0;
-  for (const { path, id, digest } of whatIsThere(tasks)) {
-    const kept = first.get(digest) ?? id;
-    first.set(digest, kept);
-    const isDouble = added.has(digest) && kept !== id && locate(path).state === "todo";
-    if (!isDouble || !tasks.find(kept)) continue;
-    rmSync(path, { force: true });
-    if (ids.has(id)) dropped++;
+  for (const [kept, ...others] of Map.groupBy(ours, ({ digest }) => digest).values()) {
+    for (const { path, id, state } of others) {
+      const isDouble = id !== kept.id && state === "todo" && tasks.find(kept.id);
+      if (!isDouble) continue;
+      rmSync(path, { force: true });
+      if (ids.has(id)) dropped++;
+    }
   }
   return dropped;
 }
@@ -221,32 +212,30 @@ function urlOf(module: string): URL | undefined {
 
 /** Lets a process look for a function, as a run would. What cannot be imported here may be elsewhere. */
 async function checkCall(call: string): Promise<void> {
-  using trial = new TaskList(`${tmpdir()}/forrest-${crypto.randomUUID()}`, { postClean: true });
+  using trial = temporaryList();
   const steps = [{ value: { $function: call } }, { value: null }];
   writeFileSync(`${trial.directory}/todo/call.json`, JSON.stringify({ steps }));
-  const options = { processes: 1, autokill: 10, onOutput: () => {} };
-  for await (const { state, errorValue } of trial.run(options)) {
-    const { message } = Object(errorValue);
-    if (/ is not a function; it exports /.test(message)) throw new UsageError(message);
-    if (state === "fail") write("stderr", `Its module cannot be imported here: ${message}\n`);
-  }
+  const [task] = await trial.run({ processes: 1, autokill: 10, onOutput: () => {} });
+  if (task.state === "done") return;
+  const { message } = Object(task.errorValue);
+  if (/ is not a function; it exports /.test(message)) throw new UsageError(message);
+  write("stderr", `Its module cannot be imported here: ${message}\n`);
 }
 
 function parseLine(line: string, number: number): unknown[] {
-  let value;
+  const take = (_key: string, value: unknown, context?: { source?: string }) => {
+    const { source = "" } = context ?? {};
+    if (typeof value !== "number" || isExact(source)) return value;
+    const read = `JavaScript reads the number \`${source}\` as \`${value}\``;
+    throw new UsageError(`Line ${number}: ${read}: write it as text, \`"${source}"\``);
+  };
   try {
-    value = JSON.parse(line);
+    const value = JSON.parse(line, take);
+    return Array.isArray(value) ? value : [value];
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     throw new UsageError(`Line ${number} is not JSON: ${(error as Error).message}`);
   }
-  for (const [token] of line.matchAll(/"(?:[^"\\]+|\\.)*"|-?\d[-+.\de]*/gi)) {
-    if (token.startsWith('"') || isExact(token)) continue;
-    const fix = `write it as text, \`"${token}"\``;
-    throw new UsageError(
-      `Line ${number}: JavaScript reads the number \`${token}\` as \`${Number(token)}\`: ${fix}`,
-    );
-  }
-  return Array.isArray(value) ? value : [value];
 }
 
 /** Whether a number, written with as many digits, is what the text says. */

@@ -17,7 +17,7 @@ export interface Command {
   help: string;
   /** How many words it takes, if not any number. */
   most?: number;
-  /** Other names of options, as people know them from elsewhere. */
+  /** Options under names that people know from elsewhere. */
   otherNames?: Record<string, string>;
   /** Does it, as one of these commands; gives the exit code. */
   action(input: Input, commands: Record<string, () => Promise<Command>>): number | Promise<number>;
@@ -79,13 +79,10 @@ function isNear(word: string, other: string): boolean {
 /** Whether a text names a module by something other than a path, such as a URL. */
 export const isSpecifier = (text: string): boolean => /^[a-z][a-z+.-]+:/i.test(text);
 
-/** Whether there may be such a module: of a file, that is looked up. */
-export const mayBeModule = (text: string): boolean => isSpecifier(text) || existsSync(text);
-
 /** The session module, which must be there if it is a file. */
 export function sessionOf(input: Input): string | undefined {
   const session = input.text("session");
-  if (!session || mayBeModule(session)) return session;
+  if (!session || isSpecifier(session) || existsSync(session)) return session;
   throw new UsageError(`\`--session\`: there is no module \`${session}\``);
 }
 

@@ -5,9 +5,10 @@
  */
 
 import { lstatSync, readdirSync, type Stats } from "node:fs";
+import { tmpdir } from "node:os";
 import { isAlive, locate, type State, states, TaskList } from "../mod.ts";
-import { type Input, program, unknown, UsageError } from "./command.ts";
-import { matches, nameAt, stateAt } from "./task.ts";
+import { type Input, nearby, program, unknown, UsageError } from "./command.ts";
+import { matches, nameAt, placeOf } from "./task.ts";
 import { quote } from "./terminal.ts";
 
 /** The one list that a command is about. */
@@ -27,6 +28,10 @@ export function openList(directory: string, logFile?: string): TaskList {
   return new TaskList(directory, { existOk: true, preClean: false, logFile });
 }
 
+/** A list beside all others, which is removed when it is disposed. */
+export const temporaryList = (): TaskList =>
+  new TaskList(`${tmpdir()}/forrest-${crypto.randomUUID()}`, { postClean: true });
+
 /** What lies in a directory; undefined if it does not exist. */
 export function namesIn(directory: string): string[] | undefined {
   try {
@@ -40,34 +45,26 @@ export function namesIn(directory: string): string[] | undefined {
 }
 
 /** The file of the one task that has a word for its id, or was made of that line. */
-export function findTask(directory: string, tasks: TaskList, word: string): string {
-  const [found, ...others] = findTasks(directory, tasks, word);
-  if (!others.length) return shortened(found, directory, tasks);
-  const ids = [found, ...others.slice(0, 4)].map((path) => `\`${locate(path).id}\``).join(", ");
+export function findTask(tasks: TaskList, word: string): string {
+  const found = findTasks(tasks, word);
+  if (found.length === 1) return found[0];
+  const ids = found.slice(0, 5).map((path) => `\`${locate(path).id}\``).join(", ");
   throw new UsageError(`\`${word}\` is the line of several tasks: say which, ${ids}`);
 }
 
-/** The path of a task, as it is written from here. */
-function shortened(path: string, directory: string, tasks: TaskList): string {
-  return directory + path.slice(tasks.directory.length);
-}
-
 /** The files of the tasks that have a word for their id, or were made of that line: one at least. */
-function findTasks(directory: string, tasks: TaskList, word: string): string[] {
+function findTasks(tasks: TaskList, word: string): string[] {
   const own = tasks.find(word);
-  const paths = own ? [own] : states.flatMap((state) => [...tasks.paths(state)]);
+  if (own) return [own];
+  const paths = states.flatMap((state) => [...tasks.paths(state)]);
   const part = readable(word) && `-${readable(word)}-`; // which ids have that were made of this line
-  const isIt = (path: string) => path.includes(part) && nameAt(path) === word;
-  const found = own ? paths : paths.filter(isIt);
+  const found = paths.filter((path) => path.includes(part) && nameAt(path) === word);
   if (found.length) return found;
-  if (!paths.length) {
-    throw new UsageError(`There is no task \`${word}\`: \`${directory}\` is empty`);
-  }
+  const list = nearby(tasks.directory);
+  if (!paths.length) throw new UsageError(`There is no task \`${word}\`: \`${list}\` is empty`);
   const ids = paths.slice(0, 10_000).map((path) => locate(path).id);
-  const names = paths.slice(0, 1000).map(nameAt);
-  throw new UsageError(
-    `${unknown("task", word, [...names, ...ids, ...states])} in \`${directory}\``,
-  );
+  const valid = [...paths.slice(0, 1000).map(nameAt), ...ids, ...states];
+  throw new UsageError(`${unknown("task", word, valid)} in \`${list}\``);
 }
 
 /** As much of a line as may be in the name of a file. */
@@ -86,31 +83,33 @@ export function isChoosing({ words, text }: Input): boolean {
 /** The files of the tasks that words (states, ids or lines), `--where` and `--match` choose. */
 export function* choose(
   { words: [, ...words], text }: Input,
-  directory: string,
   tasks: TaskList,
   usual: readonly State[],
 ): Generator<string, void, void> {
   const [where, match] = [text("where"), text("match")];
   if (where && !isState(where)) throw new UsageError(unknown("state", where, [...states]));
   for (const word of words.length ? words : where ? [where] : usual) {
-    const found = isState(word) ? tasks.paths(word) : findTasks(directory, tasks, word);
-    for (const full of found) {
-      const path = shortened(full, directory, tasks);
-      const isWanted = !where || stateAt(path) === where;
+    for (const path of isState(word) ? tasks.paths(word) : findTasks(tasks, word)) {
+      const isWanted = !where || placeOf(path).state === where;
       if (isWanted && exists(path) && (!match || matches(path, match))) yield path;
     }
   }
 }
 
-/** Those of the paths in `running` whose run was on this machine, and has died. */
-export const deadAmong = (claims: Iterable<string>): string[] =>
-  [...claims].filter((claim) => isAlive(claim) === false);
+/** How many tasks a run has left in `running` that was on this machine, and has died. */
+export const deadIn = (tasks: TaskList): number =>
+  [...tasks.paths("running")].filter((claim) => isAlive(claim) === false).length;
 
-/** What is to be said of tasks that a dead run has left in `running`. */
-export function noteOnDead(dead: number, directory: string): string {
-  const fix = `\`${program("run", directory)}\` takes over`;
+/** What is to be said of those. */
+export function noteOnDead(tasks: TaskList): string {
+  const dead = deadIn(tasks);
+  const fix = `\`${program("run", nearby(tasks.directory))}\` takes over`;
   return dead ? `  (${dead} left by a run that has died: ${fix})` : "";
 }
+
+/** How many tasks are in some states, in a line. */
+export const countsIn = (counts: Partial<Record<State, number>>): string =>
+  Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ");
 
 /** What is to be said of a file that is not there. */
 export function noTask(path: string): UsageError {

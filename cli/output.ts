@@ -4,52 +4,62 @@
  * @module
  */
 
-import type { Stream, TaskList } from "../mod.ts";
+import { locate, type Stream, type TaskList } from "../mod.ts";
+import type { Input } from "./command.ts";
+import type { Progress } from "./live.ts";
+import type { Screen } from "./screen.ts";
 import { nameAt } from "./task.ts";
 import { printable } from "./terminal.ts";
 
 const MOST = 10_000_000; // characters of a task that are held until it ends
 
-/** How to print. */
-interface Settings {
+/** What a run works on, and where it tells of it. */
+export interface Context {
   tasks: TaskList;
-  print(text: string, stream: Stream): void;
-  /** Each line when it is whole. */
-  isAtOnce: boolean;
-  /** With the name of its task before each line. */
-  isTagged: boolean;
+  screen: Screen;
+  progress: Progress;
+  input: Input;
 }
 
 /** Keeps what tasks print together, in whole lines: that of a task comes when it ends, before what is said of it. */
 export class Output {
-  readonly #settings: Settings;
+  readonly #context: Context;
   readonly #held = new Map<string, { size: number; says: (() => void)[] }>();
   readonly #order = new Set<string>();
   readonly #over = new Set<string>();
 
-  constructor(settings: Settings) {
-    this.#settings = settings;
+  constructor(context: Context) {
+    this.#context = context;
   }
 
-  /** Lets what comes of tasks be said in the order of these ids. */
-  expect(ids: Iterable<string>): void {
-    for (const id of ids) this.#order.add(id);
+  /** Writes what is no JSON. */
+  print(text: string, stream: Stream = "stdout"): void {
+    const { screen, input } = this.#context;
+    screen.print(text, input.is("json") ? "stderr" : stream);
+  }
+
+  /** Lets these tasks, or all that wait, be told of in the order of the list, if that is wished. */
+  expect(ids?: string[]): void {
+    const { tasks, input } = this.#context;
+    if (!input.is("keep-order")) return;
+    const all = ids?.toSorted() ?? [...tasks.paths("todo")].map((path) => locate(path).id);
+    for (const id of all) this.#order.add(id);
   }
 
   /** Takes lines that a task has printed, or one of several; then there are commas between their ids. */
   take(text: string, stream: Stream, ids: string): void {
-    const { print, isAtOnce, isTagged } = this.#settings;
-    const tag = isTagged ? `${this.#nameOf(ids)}\t` : "";
+    const { input } = this.#context;
+    const tag = input.is("tag") ? `${this.#nameOf(ids)}\t` : "";
     const whole = text.replace(/\n?$/, "\n"); // also the end of what has no end of a line
     const tagged = tag ? whole.replace(/.*\n/g, (line) => tag + line) : whole;
-    const say = () => print(tagged, stream);
-    if (isAtOnce || ids.includes(",")) say();
+    const say = () => this.print(tagged, stream);
+    if (input.is("line-buffer") || ids.includes(",")) say();
     else this.#hold(ids, say, text.length);
   }
 
   #nameOf(ids: string): string {
     const [id, ...others] = ids.split(",");
-    const path = this.#settings.tasks.find(id);
+    const path = this.#context.tasks.find(id);
     const name = printable(path ? nameAt(path) : id);
     return others.length ? `${name} or ${others.length} more` : name;
   }

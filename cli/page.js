@@ -111,7 +111,7 @@ function drawTimes(context, color) {
     for (let k = Math.max(0, Math.ceil((low - from) / scale / 1e6 / step));; k++) {
       const at = x(from + k * step * 1e6 * scale);
       if (k * step > length || at > left + width) break;
-      if (!write(duration(k * step, step), at)) continue;
+      if (!write(duration(k * step, step / 10), at)) continue;
       context.fillStyle = color("line");
       context.fillRect(Math.round(at), top, 1, height);
     }

@@ -4,12 +4,14 @@
  * @module
  */
 
+import { stripVTControlCharacters } from "node:util";
 import type { State } from "../mod.ts";
+import { messageOf, textOfError } from "./code.ts";
 import style from "./page.css" with { type: "text" };
 import page from "./page.html" with { type: "text" };
 import script from "./page.js" with { type: "text" };
 import { kindOf } from "./task.ts";
-import { exactDuration as duration, quote } from "./terminal.ts";
+import { cut, duration, quote } from "./terminal.ts";
 import tools from "./timeline.html" with { type: "text" };
 import { type Bar, type Entry, lengthOf, readTimeline, type Timeline } from "./timeline.ts";
 
@@ -37,8 +39,8 @@ export async function reportPage(directory: string): Promise<string> {
 const fill = (text: string, parts: Record<string, string>): string =>
   text.replace(/<!-- \$(\w+) -->|\$(\w+)/g, (_, element, word) => parts[element ?? word]);
 
-const escape = (text: string) => text.replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
-const cut = (text: string, most: number) => text.length > most ? `${text.slice(0, most)} …` : text;
+const escape = (text: string) =>
+  stripVTControlCharacters(text).replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
 const number = (value: number) => value.toLocaleString("en");
 const tasks = (count: number) => `${number(count)} ${count === 1 ? "task" : "tasks"}`;
 
@@ -76,13 +78,13 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
       "Median run time": quantile(0.5),
       "95 % took at most": quantile(0.95),
       "Longest run time": quantile(1),
-      "Tried more than once": tasks(entries.filter(({ attempts }) => attempts! > 1).length),
+      "Tried more than once": tasks(entries.filter(({ attempts }) => attempts > 1).length),
     }
     : {};
   const list = Object.entries(facts).map(([name, value]) =>
     `<div><dt>${name}</dt><dd>${value}</dd></div>`
   );
-  const unreadable = entries.filter((entry) => entry.unreadable);
+  const unreadable = entries.filter(({ isTask }) => !isTask);
   const names = unreadable.slice(0, 5).map(({ id, state }) => `${state}/${id}.json`);
   const others = unreadable.length > 5 ? ` and ${number(unreadable.length - 5)} more` : "";
   const warning = `Cannot be read as a task: ${escape(names.join(", "))}${others}.`;
@@ -138,8 +140,14 @@ function timelineData({ bars, rows, start, stretches }: Timeline): string {
 
 function runTimesSection(bars: Bar[]): string {
   if (!bars.length) return section("Run times", "No finished task to count yet.", "");
-  const { bins, ticks, logarithmic } = histogram(bars);
-  const most = bins.reduce((most, { count }) => Math.max(most, count), 1);
+  const limits = roundLimits(bars.map(({ duration }) => duration / 1e6));
+  const bins = limits.slice(1).map((to, bin) => ({ from: limits[bin], to, done: 0, failed: 0 }));
+  for (const { state, duration } of bars) {
+    const bin = bins[limits.findLastIndex((limit) => limit <= duration / 1e6)];
+    if (state === "done") bin.done++;
+    else bin.failed++;
+  }
+  const most = Math.max(...bins.map(({ done, failed }) => done + failed));
   const step = Math.max(1, niceStep(most / 4, false));
   const levels = Array.from({ length: Math.ceil(most / step) + 1 }, (_, level) => level * step);
   const height = (count: number) => count && Math.max(2, count / levels.at(-1)! * 180);
@@ -148,61 +156,44 @@ function runTimesSection(bars: Bar[]): string {
     return `<line x2="100%" y1="${y}" y2="${y}"/><text x="-8" y="${y + 4}">${number(count)}</text>`;
   });
   const width = 100 / bins.length;
-  const columns = bins.map(({ from, to, count, failed }, index) => {
+  const columns = bins.map(({ from, to, done, failed }, index) => {
     const rect = (state: string, count: number) =>
       `<rect class="${state}" x="${index * width}%" width="${width}%"` +
       ` y="${190 - height(count)}" height="${height(count)}"/>`;
-    const label = `${duration(from)} to ${duration(to)}: ${tasks(count)}, ${number(failed)} failed`;
-    const drawn = `<title>${label}</title>${rect("done", count)}${rect("fail", failed)}`;
-    return count ? `<g role="listitem" aria-label="${label}">${drawn}</g>` : "";
+    const precision = (to - from) / 10;
+    const times = `${duration(from, precision)} to ${duration(to, precision)}`;
+    const label = `${times}: ${tasks(done + failed)}, ${number(failed)} failed`;
+    const drawn = `<title>${label}</title>${rect("done", done + failed)}${rect("fail", failed)}`;
+    const at = `${index * width}%`;
+    const tick = `<line class="tick" x1="${at}" x2="${at}" y1="190" y2="195"/>` +
+      `<text class="tick" x="${at}" y="211">${duration(from, precision)}</text>`;
+    const bar = done + failed ? `<g role="listitem" aria-label="${label}">${drawn}</g>` : "";
+    return bar + (index % Math.ceil(bins.length / 6) === 0 ? tick : "");
   });
-  const labels = ticks.map(({ value, at }) =>
-    `<line class="tick" x1="${at}%" x2="${at}%" y1="190" y2="195"/>` +
-    `<text class="tick" x="${at}%" y="211">${duration(value)}</text>`
-  );
-  const note = `How many tasks ran for how long${logarithmic ? ", on a logarithmic scale" : ""}.`;
-  const drawn = [...lines, ...columns, ...labels].join("");
+  const note =
+    "How many tasks ran for how long, by times of which each is longer by a similar factor.";
+  const drawn = [...lines, ...columns].join("");
   return section("Run times", note, `<svg role="list" aria-label="${note}">${drawn}</svg>`);
 }
 
-/** Bins with round limits; each is wider by a factor if some tasks ran far longer than others. */
-function histogram(bars: Bar[]) {
-  const runtimes = bars.map(({ duration }) => duration / 1e6).sort((a, b) => a - b);
-  const [shortest, longest] = [runtimes[0], runtimes.at(-1)!];
-  const logarithmic = longest > 30 * shortest;
-  const margin = logarithmic ? 0 : Math.max(0, longest * 0.1 - (longest - shortest)) / 2;
-  const step = logarithmic
-    ? 1 / Math.max(1, Math.min(10, Math.floor(24 / Math.log10(longest / shortest))))
-    : niceStep((longest - shortest + 2 * margin) / 20);
-  const scale = (value: number) => (logarithmic ? Math.log10(value) : value) / step;
-  const limit = (bin: number) => logarithmic ? 10 ** (bin * step) : bin * step;
-  const low = Math.floor(scale(shortest - margin) + 1e-9);
-  const length = Math.floor(scale(longest + margin) + 1e-9) + 1 - low;
-  const bins = Array.from({ length }, (_, bin) => {
-    return { from: limit(low + bin), to: limit(low + bin + 1), count: 0, failed: 0 };
-  });
-  for (const { state, duration } of bars) {
-    const bin = bins[Math.floor(scale(duration / 1e6) + 1e-9) - low];
-    bin.count++;
-    if (state !== "done") bin.failed++;
+/** Some 20 round limits around times, each above the last by about the same factor. */
+function roundLimits(times: number[]): number[] {
+  const shortest = times.reduce((least, time) => Math.min(least, time));
+  const longest = times.reduce((most, time) => Math.max(most, time));
+  const growth = Math.max(0.02, (longest / shortest) ** (1 / 20) - 1);
+  const limits = [10 ** Math.floor(Math.log10(shortest))];
+  for (let last = limits[0]; last <= longest; limits.push(last)) {
+    const step = niceStep(last * growth);
+    last = (Math.floor(last / step + 1e-9) + 1) * step;
   }
-  const isDense = longest < 100 * shortest;
-  const small = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1]
-    .flatMap((decade) => isDense ? [decade, 2 * decade, 5 * decade] : [decade]);
-  const large = [10, 30, 60, 180, 600, 1800, 3600, 10800, 36000, 86400, 259200, 864000, 2592000]
-    .filter((_, index) => isDense || index % 2 === 0);
-  const values = logarithmic
-    ? [...small, ...large]
-    : bins.map(({ from }) => from).filter((_, bin) => (low + bin) % Math.ceil(length / 4) === 0);
-  const ticks = values.map((value) => ({ value, at: (scale(value) - low) / length * 100 }))
-    .filter(({ at }) => at > -1e-6 && at < 100.000001);
-  return { bins, logarithmic, ticks };
+  return limits.slice(limits.findLastIndex((limit) => limit <= shortest));
 }
 
 function failuresSection(directory: string, entries: Entry[]): string {
-  const failed = entries.filter(({ failure }) => failure);
-  const groups = Map.groupBy(failed, ({ failure, name }) => kindOf(failure!.message, name));
-  if (!groups.size) return section("Failures", "No task has failed.", "");
+  const failed = entries.filter(({ state }) => state === "fail");
+  const kind = ({ errorValue, name }: Entry) => kindOf(messageOf(errorValue), name);
+  const groups = [...Map.groupBy(failed, kind).values()].sort((a, b) => b.length - a.length);
+  if (!groups.length) return section("Failures", "No task has failed.", "");
   const command = ({ id, name }: Entry) => {
     const path = quote(`${directory}/fail/${id}.json`);
     const line = name === id ? "" : `<p>${escape(cut(name, 200))}</p>`;
@@ -210,35 +201,36 @@ function failuresSection(directory: string, entries: Entry[]): string {
     return `${line}<div class="command">${code}<button>Copy</button></div>`;
   };
   const fold = (title: string, body: string) =>
-    `<details><summary>${title}</summary>${body}</details>`;
-  const sorted = [...groups].sort(([, a], [, b]) => b.length - a.length);
-  const triesOf = ({ tries }: Entry) =>
-    tries.slice(0, -1).map(({ started, seconds, error = "failed" }) =>
+    body && `<details><summary>${title}</summary>${body}</details>`;
+  const row = ([first, ...others]: Entry[]) => {
+    const message = messageOf(first.errorValue);
+    const text = textOfError(first.errorValue);
+    const tries = first.tries.slice(0, -1).map(({ started, seconds, error = "failed" }) =>
       `<p>${time(started)}, ran ${duration(seconds!)}: ${escape(cut(error, 200))}</p>`
     );
-  const rows = sorted.slice(0, 50).map(([, [first, ...others]]) => {
-    const { message } = first.failure!;
-    const stack = first.failure?.stack ?? "";
-    const left = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
-    const same = others.slice(0, 20).map(command).join("") + left;
+    const more = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
     const cell = [
       `<pre>${escape(cut(message, 1000))}</pre>${command(first)}`,
-      first.tries.length > 1 && fold("Tried before", triesOf(first).join("")),
-      stack && fold("Stack", `<pre>${escape(cut(stack, 4000))}</pre>`),
-      same && fold(`The same in ${tasks(others.length)} more`, same),
+      fold("Tried before", tries.join("")),
+      fold("Stack", text === message ? "" : `<pre>${escape(cut(text, 4000))}</pre>`),
+      fold(
+        `The same in ${tasks(others.length)} more`,
+        others.slice(0, 20).map(command).join("") + more,
+      ),
     ];
-    return `<tr><td>${number(others.length + 1)}</td><td>${
-      cell.filter(Boolean).join("")
-    }</td></tr>`;
-  });
-  const rare = groups.size > 50 ? ` (the ${number(groups.size - 50)} rarest are left out)` : "";
-  const messages = `${number(groups.size)} ${groups.size === 1 ? "message" : "messages"}${rare}`;
+    return `<tr><td>${number(others.length + 1)}</td><td>${cell.join("")}</td></tr>`;
+  };
+  const rare = groups.length > 50 ? ` (the ${number(groups.length - 50)} rarest are left out)` : "";
+  const messages = `${number(groups.length)} ${
+    groups.length === 1 ? "message" : "messages"
+  }${rare}`;
   const note =
     `${tasks(failed.length)} with ${messages}. Each command runs its task again, in the ` +
     "terminal, and throws what it throws.";
   const names = ["Tasks", "Message, and how to reproduce it"];
   const head = names.map((name) => `<th scope="col">${name}</th>`).join("");
-  const table = `<table><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
+  const rows = groups.slice(0, 50).map(row).join("");
+  const table = `<table><thead><tr>${head}</tr></thead><tbody>${rows}</tbody></table>`;
   return section("Failures", note, table);
 }
 

@@ -6,8 +6,9 @@
 
 import { readFileSync } from "node:fs";
 import { resolve } from "@std/path/resolve";
-import { locate, type State, states, type Step, type Task } from "../mod.ts";
+import { locate, type State, states, type Step } from "../mod.ts";
 import { briefOf, codeOf, headOfError, textOfError } from "./code.ts";
+import { nearby } from "./command.ts";
 import { cut, duration, paint, printable, widthOfOutput } from "./terminal.ts";
 
 /** A task as its file holds it. */
@@ -16,7 +17,8 @@ export type Stored = Record<string, unknown> & { steps?: Step[] };
 /** Reads a task file; if that cannot be read, the error of the task says so. */
 export function storedAt(path: string): Stored {
   try {
-    const stored = parseTask(readFileSync(path, "utf8"));
+    const text = readFileSync(path, "utf8");
+    const stored = JSON.parse(text.replace(/^\uFEFF/, "")); // as editors on Windows begin it
     if (stored && typeof stored === "object") return stored as Stored;
     throw new TypeError("it holds no object");
   } catch (error) {
@@ -24,9 +26,6 @@ export function storedAt(path: string): Stored {
     return { errorValue: { $error: { name: "Error", message } } };
   }
 }
-
-/** What the text of a task file says; editors on Windows begin a file with a mark that is no JSON. */
-export const parseTask = (text: string): unknown => JSON.parse(text.replace(/^\uFEFF/, ""));
 
 /** The line that `forrest add` has made a task of. */
 export function lineIn(metadata: unknown): string | undefined {
@@ -40,18 +39,18 @@ export const nameOf = (id: string, metadata: unknown): string => lineIn(metadata
 export const nameAt = (path: string): string => nameOf(locate(path).id, storedAt(path).metadata);
 
 /** What `--json` prints of a task. */
-export function outcomeAt(path: string, { id, state }: Pick<Task, "id" | "state">): Stored {
+export function outcomeAt(path: string): string {
+  const { id, state } = placeOf(path);
   const { steps: _steps, metadata, ...others } = storedAt(path);
   const line = lineIn(metadata);
-  return { id, state, path, ...(line === undefined ? { metadata } : { line }), ...others };
+  const named = line === undefined ? { metadata } : { line };
+  return JSON.stringify({ id, state, path: nearby(path), ...named, ...others });
 }
 
-/** The state of a task by the folder that it lies in, if that is one of a list. */
-export const stateAt = (path: string): State | "" => placeOf(path).state;
-
-function placeOf(path: string): { id: string; state: State | "" } {
-  const { id, state } = locate(path.startsWith("/") ? path : resolve(path));
-  return { id, state: states.includes(state) ? state : "" };
+/** Where a task lies, and its state by the name of that folder, if it is one of a list. */
+export function placeOf(path: string): { directory: string; id: string; state: State | "" } {
+  const place = locate(resolve(path));
+  return { ...place, state: states.includes(place.state) ? place.state : "" };
 }
 
 /** One line that says what became of a task; `note` comes before its value, error or call. */

@@ -46,8 +46,8 @@ export function write(stream: Stream, text: string): void {
   }
 }
 
-/** Writes lines to the standard output, many at once. */
-export async function writeAll(lines: Iterable<string> | AsyncIterable<string>): Promise<void> {
+/** Writes lines to the standard output, many at once; gives the exit code for that. */
+export async function writeAll(lines: Iterable<string> | AsyncIterable<string>): Promise<number> {
   let text = "";
   try {
     for await (const line of lines) {
@@ -56,6 +56,7 @@ export async function writeAll(lines: Iterable<string> | AsyncIterable<string>):
       write("stdout", text);
       text = "";
     }
+    return 0;
   } finally {
     write("stdout", text);
   }
@@ -70,27 +71,20 @@ export function quote(word: string): string {
 
 export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
 
-/** A time, to two digits or so. */
-export function duration(seconds: number): string {
-  const rounded = Number(seconds.toPrecision(2));
-  if (rounded < 1) return `${Number((rounded * 1000).toPrecision(2))} ms`;
-  return rounded < 10 ? `${rounded} s` : exactDuration(Math.round(seconds));
-}
-
-/** A time in the units that suit it, so that times `step` apart differ; the page has its text, too. */
-export function exactDuration(seconds: number, step = seconds / 60): string {
+/** A time in the units that suit it, to two digits or so, or as precise as it is to be; the page has its text, too. */
+export function duration(seconds: number, precision = seconds / 60): string {
   if (!seconds) return "0 s";
-  const digits = Math.min(15, Math.max(3, 1 + Math.ceil(Math.log10(seconds / step))));
+  const digits = Math.min(15, Math.max(2, Math.ceil(Math.log10(seconds / precision))));
   const rounded = Number(seconds.toPrecision(digits));
   const [unit, size] = rounded < 1e-3 ? ["µs", 1e-6] : rounded < 1 ? ["ms", 1e-3] : ["s", 1];
   if (rounded < 60) return `${Number((rounded / (size as number)).toPrecision(digits))} ${unit}`;
   const parts: string[] = [];
-  const least = [86400, 3600, 60, 1].find((size) => size <= step);
+  const least = [86400, 3600, 60, 1].find((size) => size <= precision);
   let rest = least ? Math.round(seconds / least) * least : rounded;
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]] as const) {
     if (rest >= size) parts.push(`${Math.floor(rest / size)} ${unit}`);
     rest %= size;
-    if (size <= step) return parts.join(" ");
+    if (size <= precision) return parts.join(" ");
   }
   return [...parts, rest ? `${Number(rest.toFixed(6))} s` : ""].join(" ").trim();
 }

@@ -112,7 +112,7 @@ test("the page groups failures by message, with the command that reproduces each
   assert.match(first, /^ *2 TypeError: no such item/);
   assert.ok(first.includes(`forrest exec ${tenTasks}/fail/4.json --raise`));
   assert.ok(first.includes(`forrest exec ${tenTasks}/fail/5.json --raise`));
-  assert.match(second, /^ *1 thrown text/);
+  assert.match(second, /^ *1 threw "thrown text"/); // as `forrest list` says it
   assert.ok(second.includes(`forrest exec ${tenTasks}/fail/6.json --raise`));
 });
 
