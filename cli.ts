@@ -14,14 +14,16 @@
 import "./mod.ts"; // first: in an executable, a process that is to run tasks never gets beyond it
 import process from "node:process";
 import { parseArgs } from "@std/cli/parse-args";
-import { type Command, type Input, optionsIn, Raised, unknown, UsageError } from "./cli/command.ts";
+import { type Command, type Commands, type Input, optionsIn } from "./cli/command.ts";
+import { Raised, unknown, UsageError } from "./cli/command.ts";
 import help from "./cli/help/forrest.txt" with { type: "text" };
 import { printable, write } from "./cli/terminal.ts";
+import config from "./deno.json" with { type: "json" };
 
 // -------------------------------------------------------------------------------- the commands
 
-/** The commands: each is read from its file when it is asked for. What it prints as its help lies in `cli/help`. */
-const commands: Record<string, () => Promise<Command>> = {
+/** The commands. What each prints as its help lies in `cli/help`. */
+const commands: Commands = {
   run: async () => (await import("./cli/run.ts")).run,
   exec: async () => (await import("./cli/exec.ts")).exec,
   add: async () => (await import("./cli/add.ts")).add,
@@ -32,7 +34,7 @@ const commands: Record<string, () => Promise<Command>> = {
   retry: async () => (await import("./cli/change.ts")).retry,
   clean: async () => (await import("./cli/change.ts")).clean,
   reset: async () => (await import("./cli/change.ts")).reset,
-  report: async () => (await import("./cli/report.ts")).report,
+  report: async () => (await import("./cli/page.ts")).report,
   completions: async () => (await import("./cli/completions.ts")).completions,
 };
 
@@ -40,7 +42,7 @@ const commands: Record<string, () => Promise<Command>> = {
 async function main(words: string[]): Promise<number> {
   const [name = "help", ...rest] = words;
   try {
-    if (name === "--version" || name === "-V") return await printVersion();
+    if (name === "--version" || name === "-V") return say(`forrest ${config.version}\n`);
     if (name === "help" || name === "-h" || name === "--help") {
       const asked = rest.find((word) => !word.startsWith("-"));
       return say(asked === undefined ? help : (await commandNamed(asked)).help);
@@ -50,7 +52,7 @@ async function main(words: string[]): Promise<number> {
     if (input.is("help")) return say(chosen.help);
     const surplus = input.words[chosen.most ?? Infinity];
     if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
-    return await chosen.action(input, commands);
+    return Number(await chosen.action(input, commands) ?? 0);
   } catch (error) {
     if (error instanceof Raised) throw error.cause;
     const isUsage = error instanceof UsageError;
@@ -71,12 +73,9 @@ const FULL_DISK = "no space is left; no task is lost: make room, and start the c
 const REASONS: Record<string, string> = {
   EACCES: NOT_ALLOWED,
   EPERM: NOT_ALLOWED,
-  EROFS: "it lies in a file system that can only be read",
   ENOSPC: FULL_DISK,
   EDQUOT: FULL_DISK,
   ENOENT: "it, or its directory, does not exist",
-  ENOTDIR: "a part of its path is a file",
-  EISDIR: "it is a directory",
 };
 
 /** Says what happened, where (`directory`, if the error does not know), and what to do about it. */
@@ -91,7 +90,10 @@ function explain(error: unknown, directory?: string): string {
 
 // -------------------------------------------------------------------------- words and options
 
-function parse({ help, otherNames = {} }: Command, args: string[]): Input {
+/** Options under names that people know from GNU parallel and coreutils. */
+const otherNames: Record<string, string> = { processes: "jobs", autokill: "timeout" };
+
+function parse({ help }: Command, args: string[]): Input {
   const all = [...optionsIn(help), { name: "help", letter: "h", value: undefined }];
   const alias = Object.fromEntries(all.map(({ name, letter }) => {
     return [name, [letter, otherNames[name]].filter((other) => other !== undefined)];
@@ -140,11 +142,6 @@ function numberOf(option: string, text: string): number {
 function say(text: string): number {
   write("stdout", text);
   return 0;
-}
-
-async function printVersion(): Promise<number> {
-  const { default: config } = await import("./deno.json", { with: { type: "json" } });
-  return say(`forrest ${config.version}\n`);
 }
 
 if (import.meta.main) process.exit(await main(process.argv.slice(2)));

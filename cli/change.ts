@@ -7,33 +7,26 @@
 import retryHelp from "./help/retry.txt" with { type: "text" };
 import cleanHelp from "./help/clean.txt" with { type: "text" };
 import resetHelp from "./help/reset.txt" with { type: "text" };
-import { locate, TaskList } from "../mod.ts";
+import { TaskList } from "../mod.ts";
 import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
-import { choose, countsIn, directoryOf, exists, isChoosing, openList } from "./list.ts";
+import { countsIn, directoryOf, exists, isChoosing, openList, tasksChosen } from "./list.ts";
 import { count, isTerminal, write } from "./terminal.ts";
 
 export const retry: Command = { help: retryHelp, action: retryTasks };
 export const clean: Command = { help: cleanHelp, most: 1, action: cleanList };
 export const reset: Command = { help: resetHelp, most: 1, action: resetList };
 
-async function retryTasks(input: Input): Promise<number> {
+async function retryTasks(input: Input): Promise<void> {
   const tasks = openList(directoryOf(input));
-  const chosen = [...choose(input, tasks, ["fail"])].map(locate);
-  const other = chosen.find(({ state }) => state !== "fail");
-  if (other) {
-    throw new UsageError(`The task \`${other.id}\` has not failed: it is in \`${other.state}\``);
-  }
+  const chosen = tasksChosen(input, tasks, ["fail"], "has not failed");
   const moved = await tasks.retry(chosen.map(({ id }) => id));
-  if (!moved) {
-    write("stdout", isChoosing(input) ? "No task is chosen\n" : "No task has failed\n");
-    return 0;
-  }
-  write("stdout", `${count(moved, "task")} moved from \`fail\` back to \`todo\`\n`);
-  write("stderr", `To run what waits:  ${program("run", nearby(tasks.directory))}\n`);
-  return 0;
+  const none = isChoosing(input) ? "No task is chosen" : "No task has failed";
+  const what = moved ? `${count(moved, "task")} moved from \`fail\` back to \`todo\`` : none;
+  write("stdout", `${what}\n`);
+  if (moved) write("stderr", `To run what waits:  ${program("run", nearby(tasks.directory))}\n`);
 }
 
-function cleanList(input: Input): number {
+function cleanList(input: Input): number | void {
   const directory = directoryOf(input);
   const tasks = openList(directory);
   const { todo, done, fail } = tasks.count();
@@ -46,10 +39,9 @@ function cleanList(input: Input): number {
   if (!isMeant) return 1;
   tasks.clean(Object.fromEntries(chosen.map(([state]) => [state, true])));
   write("stdout", `Removed from \`${directory}\`: ${what}\n`);
-  return 0;
 }
 
-function resetList(input: Input): number {
+function resetList(input: Input): number | void {
   const directory = directoryOf(input);
   const tasks = openList(directory);
   const what = countsIn(tasks.count());
@@ -66,7 +58,6 @@ function resetList(input: Input): number {
   new TaskList(directory, options)[Symbol.dispose]();
   const left = exists(directory) ? `; \`${directory}\` stays, as it holds other things` : "";
   write("stdout", `Removed \`${directory}\`: ${what}${left}\n`);
-  return 0;
 }
 
 /** Asks on a terminal; elsewhere `--yes` must be given. */

@@ -17,11 +17,12 @@ export interface Command {
   help: string;
   /** How many words it takes, if not any number. */
   most?: number;
-  /** Options under names that people know from elsewhere. */
-  otherNames?: Record<string, string>;
-  /** Does it, as one of these commands; gives the exit code. */
-  action(input: Input, commands: Record<string, () => Promise<Command>>): number | Promise<number>;
+  /** Does it, as one of these commands; gives the exit code, if that is not 0. */
+  action(input: Input, commands: Commands): number | void | Promise<number | void>;
 }
+
+/** Commands by their names, each of which is read from its file when it is asked for. */
+export type Commands = Record<string, () => Promise<Command>>;
 
 /** An option, as in `  -j, --processes N  tasks to run at once`; what has no value is a flag. */
 export interface Option {

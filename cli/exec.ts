@@ -6,7 +6,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { copyFileSync, existsSync } from "node:fs";
+import { copyFileSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
 import { resolve } from "@std/path/resolve";
@@ -15,20 +15,21 @@ import { denoArgs, exec as runFile, listen, locate, readTask } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
 import { AGAIN, type Command, type Input, isExecutable, nearby, program } from "./command.ts";
 import { Raised, sessionOf, UsageError } from "./command.ts";
-import { directoryOf, exists, findTask, noTask, openList, temporaryList } from "./list.ts";
+import { exists, isList, nameAt, noTask, openList, placeOf, storedAt, taskIn } from "./list.ts";
+import { temporaryList } from "./list.ts";
 import { Stop } from "./stop.ts";
-import { nameAt, placeOf, storedAt } from "./task.ts";
 import { printable, write } from "./terminal.ts";
 
 export const exec: Command = { help, most: 3, action: execute };
 
 /** Runs a task where it is, in its list, or a copy of it in a list of its own, or here. */
 async function execute(input: Input): Promise<number> {
-  const [path, output] = pathsIn(input);
+  const [path, output, surplus] = taskIn(input);
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
+  if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
   const isRaising = input.is("raise") || input.is("inspect-brk");
   const { directory, state, id } = placeOf(path);
-  const isOwn = state === "todo" && !output && !isRaising && /\.json$/.test(path);
+  const isOwn = state === "todo" && !output && !isRaising;
   if (!isOwn && !exists(path)) throw noTask(path);
   if (isRaising) return await raise(path, input);
   refuseToReplace(output);
@@ -50,21 +51,11 @@ async function execute(input: Input): Promise<number> {
   return report(found, isOwn ? nearby(found) : path, !!task, input);
 }
 
-/** The path of the task, be it that of a list and a task in it, and where its outcome is to be written. */
-function pathsIn(input: Input): (string | undefined)[] {
-  const [path, word, output] = input.words;
-  if (word === undefined || !existsSync(`${path}/todo`)) {
-    if (output !== undefined) throw new UsageError(`\`${output}\` is a word too many`);
-    return [path, word];
-  }
-  return [nearby(findTask(openList(directoryOf(input)), word)), output];
-}
-
 /** Refuses to write over what may be a task. */
 function refuseToReplace(output?: string): void {
   if (!output) return;
   const { directory, state } = placeOf(output);
-  if (!state || !exists(`${directory}/todo`)) return;
+  if (!state || !isList(directory)) return;
   const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
   throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
 }

@@ -13,27 +13,22 @@ import { UsageError } from "./command.ts";
 export async function* linesOf(file: string, isStrict = true): AsyncGenerator<string, void, void> {
   const decoder = new TextDecoder("utf-8", { fatal: isStrict });
   let number = 0;
-  for await (const bytes of bytesOfLines(file)) {
+  const decode = (parts: Uint8Array[]) => {
     number++;
-    let line;
     try {
-      line = decoder.decode(bytes);
+      return decoder.decode(Buffer.concat(parts));
     } catch {
       throw new UsageError(`Line ${number} is not in UTF-8`);
     }
-    yield line;
-  }
-}
-
-async function* bytesOfLines(file: string): AsyncGenerator<Uint8Array, void, void> {
+  };
   let begun: Uint8Array[] = []; // parts of a long line, which is not to be searched for each of them
   for await (const chunk of file === "-" ? process.stdin : createReadStream(file)) {
     let start = 0;
     for (let end; (end = chunk.indexOf(10, start)) >= 0; start = end + 1) {
-      yield Buffer.concat([...begun, chunk.subarray(start, end)]);
+      yield decode([...begun, chunk.subarray(start, end)]);
       begun = [];
     }
     if (start < chunk.length) begun.push(chunk.subarray(start));
   }
-  if (begun.length) yield Buffer.concat(begun);
+  if (begun.length) yield decode(begun);
 }

@@ -1,15 +1,19 @@
 /**
- * The list that a command is about, and the tasks in it.
+ * The list that a command is about, and the tasks in it: as their files hold them, how people call them, how they
+ * are chosen, and the line that says what became of one.
  *
  * @module
  */
 
-import { lstatSync, readdirSync, type Stats } from "node:fs";
+import { existsSync, lstatSync, readFileSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { isAlive, locate, type State, states, TaskList } from "../mod.ts";
+import { resolve } from "@std/path/resolve";
+import { isAlive, locate, type State, states, type Step, TaskList } from "../mod.ts";
+import { briefOf, codeOf, headOfError, textOfError } from "./code.ts";
 import { type Input, nearby, program, unknown, UsageError } from "./command.ts";
-import { matches, nameAt, placeOf } from "./task.ts";
-import { quote } from "./terminal.ts";
+import { cut, duration, paint, printable, quote, widthOfOutput } from "./terminal.ts";
+
+// ------------------------------------------------------------------------------------- a list
 
 /** The one list that a command is about. */
 export function directoryOf({ words: [directory] }: Input): string {
@@ -19,29 +23,34 @@ export function directoryOf({ words: [directory] }: Input): string {
 
 /** Takes a list that is there; makes none. */
 export function openList(directory: string, logFile?: string): TaskList {
-  const names = namesIn(directory);
-  const make = `\`forrest add ${quote(directory)} ...\` makes one`;
-  if (!names) throw new UsageError(`There is no task list \`${directory}\`; ${make}`);
-  if (!names.includes("todo")) {
-    throw new UsageError(`\`${directory}\` is no task list: it has no folder \`todo\``);
+  if (isList(directory)) {
+    return new TaskList(directory, { existOk: true, preClean: false, logFile });
   }
-  return new TaskList(directory, { existOk: true, preClean: false, logFile });
+  const make = `\`forrest add ${quote(directory)} ...\` makes one`;
+  const problem = !existsSync(directory)
+    ? `There is no task list \`${directory}\`; ${make}`
+    : statSync(directory).isDirectory()
+    ? `\`${directory}\` is no task list: it has no folder \`todo\``
+    : `\`${directory}\` is a file, or in one; not the directory of a task list`;
+  throw new UsageError(problem);
 }
+
+export const isList = (directory: string): boolean => existsSync(`${directory}/todo`);
 
 /** A list beside all others, which is removed when it is disposed. */
 export const temporaryList = (): TaskList =>
   new TaskList(`${tmpdir()}/forrest-${crypto.randomUUID()}`, { postClean: true });
 
-/** What lies in a directory; undefined if it does not exist. */
-export function namesIn(directory: string): string[] | undefined {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    const { code } = error as { code?: string };
-    if (code === "ENOENT") return undefined;
-    if (code !== "ENOTDIR") throw error;
-    throw new UsageError(`\`${directory}\` is a file, or in one; not the directory of a task list`);
-  }
+/** Whether a path is that of a task, and not that of a list. */
+export const isTaskFile = (path: string): boolean => /\.json(@[^/]*)?$/.test(path) && !isList(path);
+
+/** The path of the task that words say, be it by its list and a word for it; and the words after that. */
+export function taskIn(input: Input): string[] {
+  const [path, word, ...others] = input.words;
+  if (path === undefined || isTaskFile(path)) return input.words;
+  const tasks = openList(directoryOf(input));
+  if (word === undefined) throw new UsageError("ID or LINE, which says the task, is missing");
+  return [nearby(findTask(tasks, word)), ...others];
 }
 
 /** The file of the one task that has a word for its id, or was made of that line. */
@@ -96,6 +105,14 @@ export function* choose(
   }
 }
 
+/** The tasks that are chosen, or those in the first of these states; `problem` is that of one in no such state. */
+export function tasksChosen(input: Input, tasks: TaskList, allowed: State[], problem: string) {
+  const chosen = [...choose(input, tasks, allowed.slice(0, 1))].map(locate);
+  const other = chosen.find(({ state }) => !allowed.includes(state));
+  if (!other) return chosen;
+  throw new UsageError(`The task \`${other.id}\` ${problem}: it is in \`${other.state}\``);
+}
+
 /** How many tasks a run has left in `running` that was on this machine, and has died. */
 export const deadIn = (tasks: TaskList): number =>
   [...tasks.paths("running")].filter((claim) => isAlive(claim) === false).length;
@@ -116,9 +133,96 @@ export function noTask(path: string): UsageError {
   return new UsageError(`There is no task \`${path}\`; \`forrest list DIR\` names those of a list`);
 }
 
-/** What is known of a path, be it a dangling link; undefined if there is nothing. */
-export function infoOf(path: string): Stats | undefined {
-  return lstatSync(path, { throwIfNoEntry: false });
+/** Whether there is something at a path, be it a dangling link. */
+export const exists = (path: string): boolean =>
+  lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+
+// ------------------------------------------------------------------------------------- a task
+
+/** A task as its file holds it. */
+export type Stored = Record<string, unknown> & { steps?: Step[] };
+
+/** Reads a task file; if that cannot be read, the error of the task says so. */
+export function storedAt(path: string): Stored {
+  try {
+    const text = readFileSync(path, "utf8");
+    const stored = JSON.parse(text.replace(/^\uFEFF/, "")); // as editors on Windows begin it
+    if (stored && typeof stored === "object") return stored as Stored;
+    throw new TypeError("it holds no object");
+  } catch (error) {
+    const message = `Cannot read the task: ${(error as Error).message}`;
+    return { errorValue: { $error: { name: "Error", message } } };
+  }
 }
 
-export const exists = (path: string): boolean => infoOf(path) !== undefined;
+/** The line that `forrest add` has made a task of. */
+export function lineIn(metadata: unknown): string | undefined {
+  const { line } = Object(metadata);
+  return typeof line === "string" ? line : undefined;
+}
+
+/** What people call a task: the line that it was made of, or else its id. */
+export const nameOf = (id: string, metadata: unknown): string => lineIn(metadata) ?? id;
+
+export const nameAt = (path: string): string => nameOf(locate(path).id, storedAt(path).metadata);
+
+/** What `--json` prints of a task. */
+export function outcomeAt(path: string): string {
+  const { id, state } = placeOf(path);
+  const { steps: _steps, metadata, ...others } = storedAt(path);
+  const line = lineIn(metadata);
+  const named = line === undefined ? { metadata } : { line };
+  return JSON.stringify({ id, state, path: nearby(path), ...named, ...others });
+}
+
+/** Where a task lies, and its state by the name of that folder, if it is one of a list. */
+export function placeOf(path: string): { directory: string; id: string; state: State | "" } {
+  const place = locate(resolve(path));
+  return { ...place, state: states.includes(place.state) ? place.state : "" };
+}
+
+/** One line that says what became of a task; `note` comes before its value, error or call. */
+export function lineOf(
+  path: string,
+  width = widthOfOutput(),
+  note = "",
+  stored = storedAt(path),
+): string {
+  const { id, state } = placeOf(path);
+  const name = printable(nameOf(id, stored.metadata));
+  const seconds = typeof stored.runtime === "number" ? duration(stored.runtime) : "";
+  const text = [
+    state.padEnd(7),
+    cut(name, Math.max(20, width / 3)),
+    seconds.padStart(7),
+    note + printable(outcomeOf(stored)),
+  ];
+  const color = state === "done" ? "green" : state === "fail" ? "red" : "dim";
+  return cut(text.join("  "), width).replace(/^\w+/, (word) => paint(color, word));
+}
+
+function outcomeOf(stored: Stored): string {
+  if ("errorValue" in stored) return headOfError(stored.errorValue);
+  if ("returnValue" in stored) return codeOf(stored.returnValue);
+  return Array.isArray(stored.steps) ? briefOf(stored.steps.at(-1)) : "";
+}
+
+/** Whether the name, the error with its causes, the value or the call of a task contains a text. */
+export function matches(path: string, text: string): boolean {
+  const stored = storedAt(path);
+  const error = "errorValue" in stored ? textOfError(stored.errorValue) : "";
+  const messages = error.replace(/^ +at .*/gm, ""); // without its stacks
+  const name = nameOf(locate(path).id, stored.metadata);
+  return `${name}\n${messages}\n${outcomeOf(stored)}`.includes(text);
+}
+
+const PROGRAM = /^Error: `([^`\s]+)[^`]*` (exited with code \d+|was killed by \w+)/;
+
+/** What failures are grouped by: of a program, the words and what it has printed differ; of others, the name. */
+export function kindOf(error: unknown, name: string): string {
+  const message = headOfError(error);
+  const [, program, how] = PROGRAM.exec(message) ?? [];
+  if (program) return `${program} ${how}`;
+  const whole = new RegExp(`(?<!\\w)${RegExp.escape(name)}(?!\\w)`, "g");
+  return message.replace(whole, "{}");
+}

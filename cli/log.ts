@@ -43,7 +43,7 @@ export async function triesIn(log: string, only?: string): Promise<Map<string, T
   const tries = new Map<string, Try[]>();
   for await (const line of linesOf(log, false)) {
     const { printed } = (only !== undefined && saidOf(line, only)) || {};
-    if (printed !== undefined) tries.get(only!)?.at(-1)?.printed!.push(printed);
+    if (printed !== undefined) tries.get(only!)?.at(-1)?.printed?.push(printed);
     const [, time, id, event, process, seconds, error] = EVENT.exec(line) ?? [];
     if (!id || printed !== undefined || (only !== undefined && id !== only)) continue;
     const own = tries.get(id) ?? [];

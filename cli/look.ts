@@ -4,6 +4,7 @@
  * @module
  */
 
+import { lstatSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { stripVTControlCharacters } from "node:util";
 import statusHelp from "./help/status.txt" with { type: "text" };
@@ -14,12 +15,12 @@ import { locate, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
 import { linesOf } from "./lines.ts";
-import { choose, countsIn, deadIn, directoryOf, exists, findTask, infoOf } from "./list.ts";
-import { noTask, noteOnDead, openList } from "./list.ts";
+import { choose, countsIn, deadIn, directoryOf, exists, findTask } from "./list.ts";
+import { isTaskFile, lineIn, lineOf, noTask, noteOnDead, openList, outcomeAt } from "./list.ts";
+import { placeOf, type Stored, storedAt, taskIn } from "./list.ts";
 import { saidOf, triesIn, type Try } from "./log.ts";
 import { Progress } from "./live.ts";
 import { Screen } from "./screen.ts";
-import { lineIn, lineOf, outcomeAt, placeOf, type Stored, storedAt } from "./task.ts";
 import { count, cut, duration, paint, printable } from "./terminal.ts";
 import { widthOfOutput, write, writeAll } from "./terminal.ts";
 
@@ -30,7 +31,7 @@ export const logs: Command = { help: logsHelp, most: 2, action: printLog };
 
 // ------------------------------------------------------------------------------------- status
 
-async function countTasks(input: Input): Promise<number> {
+async function countTasks(input: Input): Promise<void> {
   const tasks = openList(directoryOf(input));
   if (input.is("watch")) return await watch(tasks);
   const counts = tasks.count();
@@ -41,24 +42,24 @@ async function countTasks(input: Input): Promise<number> {
   }
   const running = counts.running - deadIn(tasks);
   const rate = running > 0 ? recentRate(tasks) : 0;
-  if (!rate) return 0;
+  if (!rate) return;
   // once little more waits, what runs may be what takes longest
   const left = counts.todo > running ? duration((counts.todo + running) / rate) : "?";
   const digits = Number(rate.toPrecision(2));
   write("stdout", `${digits} tasks a second in the last minute, ${left} left\n`);
-  return 0;
 }
 
 /** How many tasks a second have ended in the last minute. */
 function recentRate(tasks: TaskList): number {
   const paths = [...tasks.paths("done"), ...tasks.paths("fail")];
-  const ages = paths.map((path) => (Date.now() - (infoOf(path)?.mtimeMs ?? 0)) / 1000);
+  const timeOf = (path: string) => lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const ages = paths.map((path) => (Date.now() - timeOf(path)) / 1000);
   const recent = ages.filter((age) => age < 60);
   return recent.length / recent.reduce((longest, age) => Math.max(longest, age), 1);
 }
 
 /** Shows the live line until nothing is left to do; without a terminal, a line for each change. */
-async function watch(tasks: TaskList): Promise<number> {
+async function watch(tasks: TaskList): Promise<void> {
   const screen = new Screen();
   const progress = new Progress(tasks);
   for (let before = "";;) {
@@ -73,44 +74,38 @@ async function watch(tasks: TaskList): Promise<number> {
     await setTimeout(200);
   }
   screen.end();
-  return 0;
 }
 
 // --------------------------------------------------------------------------------------- list
 
-const isTaskFile = (path: string): boolean =>
-  /\.json(@[^/]*)?$/.test(path) && infoOf(path)?.isDirectory() === false;
-
-async function listTasks(input: Input): Promise<number> {
+async function listTasks(input: Input): Promise<void> {
   const directory = directoryOf(input);
+  if (isTaskFile(directory) && !exists(directory)) throw noTask(directory);
   const width = input.is("full") ? Infinity : widthOfOutput();
   const paths = isTaskFile(directory) ? input.words : choose(input, openList(directory), states);
   const lineFor = (path: string) => input.is("json") ? outcomeAt(path) : lineOf(path, width);
-  return await writeAll(Iterator.from(paths).map(lineFor));
+  await writeAll(Iterator.from(paths).map(lineFor));
 }
 
 // --------------------------------------------------------------------------------------- show
 
-async function showTask(input: Input): Promise<number> {
-  const [path, word] = input.words;
+async function showTask(input: Input): Promise<void> {
+  const [path] = taskIn(input);
   if (path === undefined) throw new UsageError("TASK.json, the task to show, is missing");
-  if (word === undefined && isTaskFile(path)) return await showFile(path, input.is("full"));
-  if (word === undefined && /\.json$/.test(path) && !exists(path)) throw noTask(path);
-  const tasks = openList(directoryOf(input));
-  if (word === undefined) throw new UsageError("ID or LINE, which says the task, is missing");
-  return await showFile(nearby(findTask(tasks, word)), input.is("full"));
+  if (!exists(path)) throw noTask(path);
+  await showFile(path, input.is("full"));
 }
 
 const LINES = 20; // so many of a value, an error or an output are shown without `--full`
 
-async function showFile(path: string, isFull: boolean): Promise<number> {
+async function showFile(path: string, isFull: boolean): Promise<void> {
   const stored = storedAt(path);
   const { errorValue } = stored;
   const { directory, id, state } = placeOf(path);
   const log = `${directory}/log.txt`;
   const isNew = state === "todo" && stored.started === undefined;
   const tries = exists(log) && !isNew ? (await triesIn(log, id)).get(id) ?? [] : [];
-  const output = tries.at(-1)?.printed!.join("\n") ?? "";
+  const output = tries.at(-1)?.printed?.join("\n") ?? "";
   const message = `${Object(Object(errorValue).$error).message}`;
   const [end = "", told = ""] = /\. It last printed:\n(.*)$/s.exec(message) ?? [];
   // an error holds the end of it; of a program, with what this has printed to its standard output
@@ -130,7 +125,6 @@ async function showFile(path: string, isFull: boolean): Promise<number> {
     sections.push(`To run it here, with its stack:\n  ${program("exec", path, "--raise")}`);
   }
   write("stdout", `${sections.join("\n\n")}\n`);
-  return 0;
 }
 
 /** The tries of a task before the last one, each with its time. */
@@ -166,13 +160,13 @@ function factsOf(state: string, { cwd, attempts, started, runtime }: Stored): st
 
 // --------------------------------------------------------------------------------------- logs
 
-async function printLog(input: Input): Promise<number> {
+async function printLog(input: Input): Promise<void> {
   const tasks = openList(directoryOf(input));
   const [directory, word] = input.words;
   const log = input.text("log") ?? `${directory}/log.txt`;
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
   const id = word === undefined ? undefined : locate(findTask(tasks, word)).id;
-  return await writeAll(linesAbout(log, id));
+  await writeAll(linesAbout(log, id));
 }
 
 /** The lines of a log, or those that say something of a task. */

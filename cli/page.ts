@@ -1,19 +1,38 @@
 /**
- * A task list as one HTML page that needs nothing else.
+ * `forrest report`: a task list as one HTML page that needs nothing else, or as a trace.
  *
  * @module
  */
 
+import { writeFileSync } from "node:fs";
 import { stripVTControlCharacters } from "node:util";
-import type { State } from "../mod.ts";
 import { messageOf, textOfError } from "./code.ts";
+import type { Command, Input } from "./command.ts";
+import help from "./help/report.txt" with { type: "text" };
+import { directoryOf, kindOf } from "./list.ts";
 import style from "./page.css" with { type: "text" };
 import page from "./page.html" with { type: "text" };
 import script from "./page.js" with { type: "text" };
-import { kindOf } from "./task.ts";
-import { cut, duration, quote } from "./terminal.ts";
+import { cut, duration, quote, write } from "./terminal.ts";
 import tools from "./timeline.html" with { type: "text" };
-import { type Bar, type Entry, lengthOf, readTimeline, type Timeline } from "./timeline.ts";
+import { type Bar, type Entry, lengthOf, readTimeline } from "./timeline.ts";
+import { type Timeline, traceEvents } from "./timeline.ts";
+
+export const report: Command = { help, most: 1, action: writeReport };
+
+async function writeReport(input: Input): Promise<void> {
+  const directory = directoryOf(input);
+  const trace = input.text("trace");
+  const page = input.text("output") ?? (trace ? undefined : "report.html");
+  const texts = [[page, reportPage], [trace, traceEvents]] as const;
+  for (const [path, make] of texts) {
+    if (path === undefined) continue;
+    const text = await make(directory);
+    if (path === "-") write("stdout", text);
+    else writeFileSync(path, text);
+    if (path !== "-") write("stdout", `Written: ${path}\n`);
+  }
+}
 
 /** One self-contained HTML page about a list: totals, failures, timeline, histogram of run times. */
 export async function reportPage(directory: string): Promise<string> {
@@ -42,7 +61,7 @@ const fill = (text: string, parts: Record<string, string>): string =>
 const escape = (text: string) =>
   stripVTControlCharacters(text).replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
 const number = (value: number) => value.toLocaleString("en");
-const tasks = (count: number) => `${number(count)} ${count === 1 ? "task" : "tasks"}`;
+const tasks = (count: number, what = "task") => `${number(count)} ${what}${count === 1 ? "" : "s"}`;
 
 function section(title: string, note: string, body: string): string {
   const name = title.replace(" ", "-").toLowerCase();
@@ -84,16 +103,14 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
   const list = Object.entries(facts).map(([name, value]) =>
     `<div><dt>${name}</dt><dd>${value}</dd></div>`
   );
-  const unreadable = entries.filter(({ isTask }) => !isTask);
-  const names = unreadable.slice(0, 5).map(({ id, state }) => `${state}/${id}.json`);
-  const others = unreadable.length > 5 ? ` and ${number(unreadable.length - 5)} more` : "";
-  const warning = `Cannot be read as a task: ${escape(names.join(", "))}${others}.`;
+  const broken = entries.filter(({ isBroken }) => isBroken).map(({ id }) => `done/${id}.json`);
+  const warning = `Cannot be read as a task: ${escape(cut(broken.join(", "), 500))}`;
   const none = "This list is empty: schedule tasks, run them, and make this report again.";
   const body = [
     `<dl class="counts">${counts.map(({ figure }) => figure).join("")}</dl>`,
     `<div class="share" aria-hidden="true">${counts.map(({ part }) => part).join("")}</div>`,
     list.length ? `<dl class="facts">${list.join("")}</dl>` : "",
-    unreadable.length ? `<p class="warning">${warning}</p>` : "",
+    broken.length ? `<p class="warning">${warning}</p>` : "",
   ];
   const note = entries.length ? `${tasks(entries.length)} in all.` : none;
   return section("Totals", note, body.join(""));
@@ -101,9 +118,7 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
 
 function timelineSection({ entries, bars, rows, start, stretches }: Timeline): string {
   if (!bars.length) return section("Timeline", "No finished task to draw yet.", "");
-  const untimed = entries.filter(({ state, tries }) =>
-    (state === "done" || state === "fail") && !tries.length
-  );
+  const untimed = entries.filter(({ state, tries }) => /done|fail/.test(state) && !tries.length);
   const notes = [
     `A lane for each process, from ${time(start)}`,
     ` to ${time(start + stretches.at(-1)![1] / 1000)}.`,
@@ -121,8 +136,6 @@ function timelineSection({ entries, bars, rows, start, stretches }: Timeline): s
 
 /** What the script of the page draws, in columns to be small. */
 function timelineData({ bars, rows, start, stretches }: Timeline): string {
-  const indexes = (wanted: State) =>
-    bars.flatMap(({ state }, index) => state === wanted ? [index] : []);
   const data = {
     first: start,
     stretches,
@@ -130,10 +143,9 @@ function timelineData({ bars, rows, start, stretches }: Timeline): string {
     starts: bars.map(({ start }, index) => start - (bars[index - 1]?.start ?? 0)),
     durations: bars.map(({ duration }) => duration),
     lanes: bars.map(({ lane }) => lane),
-    rows: rows.some((rows) => rows > 1) ? bars.map(({ row }) => row) : [],
+    rows: bars.map(({ row }) => row),
     rowsOf: rows,
-    failed: indexes("fail"),
-    again: indexes("todo"),
+    states: bars.map(({ state }) => state[0]).join(""),
   };
   return JSON.stringify(data).replaceAll("<", "\\u003c");
 }
@@ -141,34 +153,30 @@ function timelineData({ bars, rows, start, stretches }: Timeline): string {
 function runTimesSection(bars: Bar[]): string {
   if (!bars.length) return section("Run times", "No finished task to count yet.", "");
   const limits = roundLimits(bars.map(({ duration }) => duration / 1e6));
-  const bins = limits.slice(1).map((to, bin) => ({ from: limits[bin], to, done: 0, failed: 0 }));
+  const bins = limits.slice(1).map((to, bin) => ({ from: limits[bin], to, count: 0, failed: 0 }));
   for (const { state, duration } of bars) {
     const bin = bins[limits.findLastIndex((limit) => limit <= duration / 1e6)];
-    if (state === "done") bin.done++;
-    else bin.failed++;
+    bin.count++;
+    if (state !== "done") bin.failed++;
   }
-  const most = Math.max(...bins.map(({ done, failed }) => done + failed));
-  const step = Math.max(1, niceStep(most / 4, false));
-  const levels = Array.from({ length: Math.ceil(most / step) + 1 }, (_, level) => level * step);
-  const height = (count: number) => count && Math.max(2, count / levels.at(-1)! * 180);
-  const lines = levels.map((count) => {
+  const most = Math.max(...bins.map(({ count }) => count));
+  const height = (count: number) => count && Math.max(2, count / most * 180);
+  const lines = [0, most].map((count) => {
     const y = 190 - height(count);
     return `<line x2="100%" y1="${y}" y2="${y}"/><text x="-8" y="${y + 4}">${number(count)}</text>`;
   });
-  const width = 100 / bins.length;
-  const columns = bins.map(({ from, to, done, failed }, index) => {
-    const rect = (state: string, count: number) =>
-      `<rect class="${state}" x="${index * width}%" width="${width}%"` +
-      ` y="${190 - height(count)}" height="${height(count)}"/>`;
-    const precision = (to - from) / 10;
-    const times = `${duration(from, precision)} to ${duration(to, precision)}`;
-    const label = `${times}: ${tasks(done + failed)}, ${number(failed)} failed`;
-    const drawn = `<title>${label}</title>${rect("done", done + failed)}${rect("fail", failed)}`;
-    const at = `${index * width}%`;
-    const tick = `<line class="tick" x1="${at}" x2="${at}" y1="190" y2="195"/>` +
-      `<text class="tick" x="${at}" y="211">${duration(from, precision)}</text>`;
-    const bar = done + failed ? `<g role="listitem" aria-label="${label}">${drawn}</g>` : "";
-    return bar + (index % Math.ceil(bins.length / 6) === 0 ? tick : "");
+  const every = Math.ceil(bins.length / 6);
+  const columns = bins.map(({ from, to, count, failed }, index) => {
+    const [x, width] = [`${100 * index / bins.length}%`, `${100 / bins.length}%`];
+    const [begin, end] = [from, to].map((time) => duration(time, (to - from) / 10));
+    const rect = (state: string, high: number) =>
+      `<rect class="${state}" x="${x}" width="${width}" y="${190 - high}" height="${high}"/>`;
+    const label = `${begin} to ${end}: ${tasks(count)}, ${number(failed)} failed`;
+    const drawn = rect("done", height(count)) + rect("fail", height(failed));
+    const tick = `<line class="tick" x1="${x}" x2="${x}" y1="190" y2="195"/>` +
+      `<text class="tick" x="${x}" y="211">${begin}</text>`;
+    const title = `<g role="listitem" aria-label="${label}"><title>${label}</title>`;
+    return (count ? `${title}${drawn}</g>` : "") + (index % every === 0 ? tick : "");
   });
   const note =
     "How many tasks ran for how long, by times of which each is longer by a similar factor.";
@@ -191,7 +199,7 @@ function roundLimits(times: number[]): number[] {
 
 function failuresSection(directory: string, entries: Entry[]): string {
   const failed = entries.filter(({ state }) => state === "fail");
-  const kind = ({ errorValue, name }: Entry) => kindOf(messageOf(errorValue), name);
+  const kind = ({ errorValue, name }: Entry) => kindOf(errorValue, name);
   const groups = [...Map.groupBy(failed, kind).values()].sort((a, b) => b.length - a.length);
   if (!groups.length) return section("Failures", "No task has failed.", "");
   const command = ({ id, name }: Entry) => {
@@ -221,14 +229,10 @@ function failuresSection(directory: string, entries: Entry[]): string {
     return `<tr><td>${number(others.length + 1)}</td><td>${cell.join("")}</td></tr>`;
   };
   const rare = groups.length > 50 ? ` (the ${number(groups.length - 50)} rarest are left out)` : "";
-  const messages = `${number(groups.length)} ${
-    groups.length === 1 ? "message" : "messages"
-  }${rare}`;
-  const note =
-    `${tasks(failed.length)} with ${messages}. Each command runs its task again, in the ` +
-    "terminal, and throws what it throws.";
-  const names = ["Tasks", "Message, and how to reproduce it"];
-  const head = names.map((name) => `<th scope="col">${name}</th>`).join("");
+  const note = `${tasks(failed.length)} with ${tasks(groups.length, "message")}${rare}. ` +
+    "Each command runs its task again, in the terminal, and throws what it throws.";
+  const column = '<th scope="col">';
+  const head = `${column}Tasks</th>${column}Message, and how to reproduce it</th>`;
   const rows = groups.slice(0, 50).map(row).join("");
   const table = `<table><thead><tr>${head}</tr></thead><tbody>${rows}</tbody></table>`;
   return section("Failures", note, table);

@@ -5,22 +5,18 @@
  */
 
 import { setTimeout } from "node:timers/promises";
-import { locate, type RunOptions, type TaskList } from "../mod.ts";
+import type { RunOptions, TaskList } from "../mod.ts";
 import { Account } from "./account.ts";
 import { AGAIN, type Command, type Input, nearby, program } from "./command.ts";
 import { sessionOf, UsageError } from "./command.ts";
 import help from "./help/run.txt" with { type: "text" };
-import { choose, deadIn, directoryOf, isChoosing, openList } from "./list.ts";
+import { deadIn, directoryOf, isChoosing, openList, tasksChosen } from "./list.ts";
 import { Progress } from "./live.ts";
 import { Screen } from "./screen.ts";
 import { Stop, TIME_IS_OVER } from "./stop.ts";
 import { count, write } from "./terminal.ts";
 
-export const run: Command = {
-  help,
-  otherNames: { processes: "jobs", autokill: "timeout" },
-  action: runList,
-};
+export const run: Command = { help, action: runList };
 
 async function runList(input: Input): Promise<number> {
   const tasks = openList(directoryOf(input), input.text("log"));
@@ -33,8 +29,7 @@ async function runList(input: Input): Promise<number> {
     return 0;
   }
   const screen = new Screen(!input.is("quiet"));
-  const [seconds, stopSignal] = [input.number("time-left"), input.text("stop-signal")];
-  const stop = new Stop({ seconds, stopSignal, screen });
+  const stop = new Stop(input.number("time-left"), input.text("stop-signal"), screen);
   const progress = new Progress(tasks);
   const live = screen.isLive ? setInterval(() => screen.show(progress.line()), 100) : 0;
   const account = new Account({ tasks, screen, progress, input });
@@ -42,7 +37,7 @@ async function runList(input: Input): Promise<number> {
   let problem: unknown;
   try {
     do {
-      account.output.expect(ids);
+      account.expect(ids);
       for await (const task of tasks.run(options)) {
         stop.saw(task.runtime);
         account.ended(task);
@@ -53,7 +48,7 @@ async function runList(input: Input): Promise<number> {
   } finally {
     clearInterval(live);
     stop.release();
-    account.output.end();
+    account.end();
     screen.end();
   }
   if (problem instanceof Error) problem.message = withOptionNames(problem.message);
@@ -72,11 +67,7 @@ async function runList(input: Input): Promise<number> {
 /** The ids of the tasks that are chosen; those of them that have failed are put back first. */
 async function chosenIds(input: Input, tasks: TaskList): Promise<string[]> {
   if (input.is("follow")) throw new UsageError("`--follow` runs all tasks: it takes no choice");
-  const chosen = [...choose(input, tasks, ["todo"])].map(locate);
-  const other = chosen.find(({ state }) => state !== "todo" && state !== "fail");
-  if (other) {
-    throw new UsageError(`The task \`${other.id}\` cannot be run: it is in \`${other.state}\``);
-  }
+  const chosen = tasksChosen(input, tasks, ["todo", "fail"], "cannot be run");
   const failed = chosen.filter(({ state }) => state === "fail").map(({ id }) => id);
   if (failed.length) await tasks.retry(failed);
   return chosen.map(({ id }) => id);
@@ -98,7 +89,7 @@ function runOptions(input: Input, stop: Stop, account: Account): RunOptions {
     session: sessionOf(input),
     signal: stop.signal,
     mayStart: () => stop.mayStart(),
-    onOutput: (text, stream, ids) => account.output.take(text, stream, ids),
+    onOutput: (text, stream, ids) => account.take(text, stream, ids),
     retryIf: (_, task, seconds) => account.retried(task, seconds),
   };
 }

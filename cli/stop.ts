@@ -15,16 +15,6 @@ export const TIME_IS_OVER = "The time is over (`--time-left`)";
 
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds
 
-/** What ends a run, besides SIGINT, SIGTERM and SIGHUP. */
-interface Settings {
-  /** After so many seconds. */
-  seconds?: number | undefined;
-  /** On this signal. */
-  stopSignal?: string | undefined;
-  /** Where there is a live line. */
-  screen?: Screen;
-}
-
 /** Ends a run in order on a signal or at the end of its time, and at once on a second signal. */
 export class Stop {
   readonly #controller = new AbortController();
@@ -35,7 +25,7 @@ export class Stop {
   reason = "";
   code = 0;
 
-  constructor({ seconds = Infinity, stopSignal, screen }: Settings = {}) {
+  constructor(seconds = Infinity, stopSignal?: string, screen?: Screen) {
     this.#seconds = seconds;
     const codes: Record<string, number> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
     if (stopSignal) codes[nameOfSignal(stopSignal)] = codes.SIGTERM = AGAIN;

@@ -46,8 +46,8 @@ export function write(stream: Stream, text: string): void {
   }
 }
 
-/** Writes lines to the standard output, many at once; gives the exit code for that. */
-export async function writeAll(lines: Iterable<string> | AsyncIterable<string>): Promise<number> {
+/** Writes lines to the standard output, many at once. */
+export async function writeAll(lines: Iterable<string> | AsyncIterable<string>): Promise<void> {
   let text = "";
   try {
     for await (const line of lines) {
@@ -56,7 +56,6 @@ export async function writeAll(lines: Iterable<string> | AsyncIterable<string>):
       write("stdout", text);
       text = "";
     }
-    return 0;
   } finally {
     write("stdout", text);
   }
@@ -103,13 +102,11 @@ export function printable(text: string): string {
 // `@std/cli/unicode-width` would know all of this, but its table is not on the npm registry
 const WIDE =
   /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\u3000-\u303f\uff01-\uff60]/u;
-const NARROW = /^[ -~\u00a0-\u02ff·…█░]*$/;
 
 /** How many columns a text takes. */
 export function widthOf(text: string): number {
   // deno-lint-ignore no-control-regex
   const plain = text.replace(/\x1b\[\d+m/g, "");
-  if (NARROW.test(plain)) return plain.length;
   return Array.from(plain, widthOfCharacter).reduce((sum, width) => sum + width, 0);
 }
 

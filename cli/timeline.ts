@@ -4,59 +4,24 @@
  * @module
  */
 
-import { locate, type State } from "../mod.ts";
+import { locate } from "../mod.ts";
 import { messageOf } from "./code.ts";
-import { exists, openList } from "./list.ts";
+import { exists, nameOf, openList, type Stored, storedAt } from "./list.ts";
 import { triesIn, type Try } from "./log.ts";
-import { nameOf, type Stored, storedAt } from "./task.ts";
-
-/** A task, with what could be read of it. */
-export interface Entry {
-  id: string;
-  name: string;
-  state: State;
-  /** Whether its file holds a task, or says why not. */
-  isTask: boolean;
-  calls?: string;
-  attempts: number;
-  /** As it is stored. */
-  errorValue?: unknown;
-  /** Those that have times; the last is that of its outcome. */
-  tries: Try[];
-}
-
-/** A try. `start` counts from the first start of all; both times are in microseconds. */
-export interface Bar {
-  entry: Entry;
-  /** What came of it; `todo`, if the task was tried again. */
-  state: State;
-  error?: string;
-  start: number;
-  duration: number;
-  /** Its process has a lane, with a row for each task that it held at once. */
-  process?: string;
-  lane: number;
-  row: number;
-}
-
-type Stretch = [start: number, end: number];
 
 /** A list in time: its tasks, and their tries, as far as these have times, on lanes. */
-export interface Timeline {
-  entries: Entry[];
-  bars: Bar[];
-  /** How many rows each lane has. */
-  rows: number[];
-  /** When the first task started, in milliseconds since 1970. */
-  start: number;
-  /** The times in which tasks ran. */
-  stretches: Stretch[];
-}
+export type Timeline = Awaited<ReturnType<typeof readTimeline>>;
 
-export async function readTimeline(directory: string): Promise<Timeline> {
+/** A task, with what could be read of it. */
+export type Entry = ReturnType<typeof readEntry>;
+
+/** A try. */
+export type Bar = ReturnType<typeof barsOf>[number];
+
+export async function readTimeline(directory: string) {
+  const tasks = openList(directory);
   const log = `${directory}/log.txt`;
   const logged = exists(log) ? await triesIn(log) : new Map<string, Try[]>();
-  const tasks = openList(directory);
   const byId = new Map<string, Entry>();
   // In this order, and by id, a task that moves while the folders are read is counted, and counted once.
   for (const state of ["todo", "running", "fail", "done"] as const) {
@@ -67,11 +32,12 @@ export async function readTimeline(directory: string): Promise<Timeline> {
   }
   const entries = [...byId.values()];
   const timed = entries.flatMap(({ tries }) => tries);
-  const start = timed.reduce((least, { started }) => Math.min(least, started), Infinity);
+  const first = timed.reduce((least, { started }) => Math.min(least, started), Infinity);
+  const start = timed.length ? first : 0; // in milliseconds since 1970
   const bars = entries.flatMap((entry) => barsOf(entry, start));
   bars.sort((a, b) => a.start - b.start || a.duration - b.duration);
-  const rows = layOut(bars);
-  return { entries, bars, rows, start: bars.length ? start : 0, stretches: stretchesOf(bars) };
+  const rows = layOut(bars); // how many each lane has
+  return { entries, bars, rows, start, stretches: stretchesOf(bars) };
 }
 
 /** The finished tasks of a list in the trace format of Chrome, which https://ui.perfetto.dev opens. */
@@ -103,18 +69,22 @@ export async function traceEvents(directory: string): Promise<string> {
   });
 }
 
-function readEntry(path: string, logged: Try[]): Entry {
+function readEntry(path: string, logged: Try[]) {
   const { id, state } = locate(path);
   const isFinished = state === "done" || state === "fail"; // others have no times yet, and are not read
-  if (!isFinished) return { id, name: id, state, isTask: true, attempts: 0, tries: [] };
-  const task = storedAt(path);
+  const task: Stored = isFinished ? storedAt(path) : {};
   const steps: { call?: unknown }[] = Array.isArray(task.steps) ? task.steps.map(Object) : [];
-  const isTask = steps.length > 0 || state === "fail"; // whose error says what is wrong
-  const calls = steps.flatMap(({ call }) => typeof call === "string" ? [call] : []).join(", ");
   const attempts = typeof task.attempts === "number" ? task.attempts : 1;
-  const tries = triesOf(task, logged.slice(-attempts));
-  const { metadata, errorValue } = task;
-  return { id, name: nameOf(id, metadata), state, isTask, calls, attempts, errorValue, tries };
+  return {
+    id,
+    name: nameOf(id, task.metadata),
+    state,
+    isBroken: state === "done" && !steps.length, // what has failed says so itself
+    calls: steps.flatMap(({ call }) => typeof call === "string" ? [call] : []).join(", "),
+    attempts,
+    errorValue: task.errorValue,
+    tries: triesOf(task, logged.slice(-attempts)), // those that have times; the last is that of its outcome
+  };
 }
 
 /** The tries of a task that have times: those before the last as the log has them, and that as its file says. */
@@ -126,16 +96,17 @@ function triesOf({ started, runtime }: Stored, logged: Try[]): Try[] {
   return isTimed ? [...before, { started: begun, seconds: runtime, process }] : before;
 }
 
-function barsOf(entry: Entry, first: number): Bar[] {
+/** The tries of a task from the first start of all, in microseconds. */
+function barsOf(entry: Entry, first: number) {
   const { state, errorValue, tries } = entry;
   return tries.map(({ started, seconds, process, error }, index) => ({
     entry,
-    state: index < tries.length - 1 ? "todo" : state,
+    state: index < tries.length - 1 ? "todo" : state, // what came of it
     error: error ?? (state === "fail" ? messageOf(errorValue) : undefined),
     start: (started - first) * 1000,
     duration: Math.max(1, Math.round(seconds! * 1e6)),
     process,
-    lane: 0,
+    lane: 0, // that of its process, with a row for each task that this held at once
     row: 0,
   }));
 }
@@ -184,6 +155,8 @@ function heldTogether(bars: Bar[]): Bar[][] {
   }
   return all.map(({ bars }) => bars);
 }
+
+type Stretch = [start: number, end: number];
 
 /** The times in which tasks ran, joined where the pause between them is short beside them. */
 function stretchesOf(bars: Bar[], longestPause = 0): Stretch[] {
