@@ -68,24 +68,25 @@ async function commandNamed(name: string): Promise<Command> {
   throw new UsageError(unknown("command", name, [...Object.keys(commands), "help"]));
 }
 
-const NOT_ALLOWED = "you are not allowed to; look at who owns it, and at its mode";
-const FULL_DISK = "no space is left; no task is lost: make room, and start the command again";
-const REASONS: Record<string, string> = {
-  EACCES: NOT_ALLOWED,
-  EPERM: NOT_ALLOWED,
-  ENOSPC: FULL_DISK,
-  EDQUOT: FULL_DISK,
-  ENOENT: "it, or its directory, does not exist",
-};
+const REASONS: [codes: RegExp, reason: string][] = [
+  [/^(EACCES|EPERM)$/, "you are not allowed to; look at who owns it, and at its mode"],
+  [
+    /^(ENOSPC|EDQUOT)$/,
+    "no space is left; no task is lost: make room, and start the command again",
+  ],
+  [/^ENOENT$/, "it, or its directory, does not exist"],
+  [/^EROFS$/, "it lies in a file system that can only be read"],
+];
 
 /** Says what happened, where (`directory`, if the error does not know), and what to do about it. */
 function explain(error: unknown, directory?: string): string {
   if (!(error instanceof Error)) return String(error);
   const { code = "", path: own } = error as { code?: string; path?: string };
-  if (!Object.hasOwn(REASONS, code)) return error.message;
+  const [, reason] = REASONS.find(([codes]) => codes.test(code)) ?? [];
+  if (!reason) return error.message;
   const path = own ?? /['"]([^'"]+)['"]/.exec(error.message)?.[1];
   const place = (path ?? directory ?? ".").replace(/(?<=\.json)@.*/s, "");
-  return `Cannot use \`${place}\`: ${REASONS[code]} (${code})`;
+  return `Cannot use \`${place}\`: ${reason} (${code})`;
 }
 
 // -------------------------------------------------------------------------- words and options

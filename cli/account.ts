@@ -22,26 +22,32 @@ interface Context {
   input: Input;
 }
 
-/** Keeps what tasks print together, in whole lines: that of a task comes when it ends, before what is said of it. */
-class Output {
-  protected readonly context: Context;
+/**
+ * Tells of the tasks of a run, and counts them. What they print is kept together, in whole lines: that of a task
+ * comes when it ends, before what is said of it.
+ */
+export class Account {
+  done = 0;
+  failed = 0;
+  readonly #context: Context;
+  readonly #kinds = new Map<string, { count: number; first: string }>(); // of failures
   readonly #held = new Map<string, { size: number; says: (() => void)[] }>();
   readonly #order = new Set<string>();
   readonly #over = new Set<string>();
 
   constructor(context: Context) {
-    this.context = context;
+    this.#context = context;
   }
 
   /** Writes what is no JSON. */
-  print(text: string, stream: Stream = "stdout"): void {
-    const { screen, input } = this.context;
+  #print(text: string, stream: Stream = "stdout"): void {
+    const { screen, input } = this.#context;
     screen.print(text, input.is("json") ? "stderr" : stream);
   }
 
   /** Lets these tasks, or all that wait, be told of in the order of the list, if that is wished. */
   expect(ids?: string[]): void {
-    const { tasks, input } = this.context;
+    const { tasks, input } = this.#context;
     if (!input.is("keep-order")) return;
     const all = ids?.toSorted() ?? [...tasks.paths("todo")].map((path) => locate(path).id);
     for (const id of all) this.#order.add(id);
@@ -49,18 +55,18 @@ class Output {
 
   /** Takes lines that a task has printed, or one of several; then there are commas between their ids. */
   take(text: string, stream: Stream, ids: string): void {
-    const { input } = this.context;
+    const { input } = this.#context;
     const tag = input.is("tag") ? `${this.#nameOf(ids)}\t` : "";
     const whole = text.replace(/\n?$/, "\n"); // also the end of what has no end of a line
     const tagged = tag ? whole.replace(/.*\n/g, (line) => tag + line) : whole;
-    const say = () => this.print(tagged, stream);
+    const say = () => this.#print(tagged, stream);
     if (input.is("line-buffer") || ids.includes(",")) say();
     else this.#hold(ids, say, text.length);
   }
 
   #nameOf(ids: string): string {
     const [id, ...others] = ids.split(",");
-    const path = this.context.tasks.find(id);
+    const path = this.#context.tasks.find(id);
     const name = printable(path ? nameAt(path) : id);
     return others.length ? `${name} or ${others.length} more` : name;
   }
@@ -74,7 +80,7 @@ class Output {
   }
 
   /** Says something of a task, after all that it has printed until then. */
-  tell(id: string, say: () => void, isOver: boolean): void {
+  #tell(id: string, say: () => void, isOver: boolean): void {
     this.#hold(id, say);
     if (!this.#order.has(id)) return this.#release(id);
     if (isOver) this.#over.add(id);
@@ -94,34 +100,27 @@ class Output {
   end(): void {
     for (const id of [...this.#order, ...this.#held.keys()]) this.#release(id);
   }
-}
-
-/** Tells of the tasks of a run, and counts them. */
-export class Account extends Output {
-  done = 0;
-  failed = 0;
-  readonly #kinds = new Map<string, { count: number; first: string }>(); // of failures
 
   /** Tells that a task has failed, and is tried again. */
   retried({ id, retried, runtime, metadata, errorValue }: Task, seconds: number): true {
-    const { tasks, progress, input } = this.context;
+    const { tasks, progress, input } = this.#context;
     progress.retried.add(id);
     const stored = { metadata, runtime, errorValue: encode(errorValue) };
     const which = retried ? ` ${retried} of ${input.number("retries")}` : "";
     const note = `retry${which} in ${duration(seconds)}: `;
     const line = lineOf(`${tasks.directory}/todo/${id}.json`, undefined, note, stored);
-    this.tell(id, () => input.is("quiet") || this.print(`${line}\n`), false);
+    this.#tell(id, () => input.is("quiet") || this.#print(`${line}\n`), false);
     return true;
   }
 
   /** Tells of a task that is done, or has failed for good. */
   ended({ id, state, metadata }: Task): void {
-    const { tasks, progress } = this.context;
+    const { tasks, progress } = this.#context;
     const path = `${tasks.directory}/${state}/${id}.json`;
     progress.retried.delete(id);
     if (state === "done") this.done++;
     else this.#fail(path, nameOf(id, metadata));
-    this.tell(id, () => this.#outcome(path, state === "fail"), true);
+    this.#tell(id, () => this.#outcome(path, state === "fail"), true);
   }
 
   #fail(path: string, name: string): void {
@@ -132,7 +131,7 @@ export class Account extends Output {
   }
 
   #outcome(path: string, isFailed: boolean): void {
-    const { screen, input } = this.context;
+    const { screen, input } = this.#context;
     if (input.is("json")) screen.print(`${outcomeAt(path)}\n`, "stdout");
     else if (!input.is("quiet")) screen.print(`${lineOf(path)}\n`, "stdout");
     if (!isFailed || !input.is("print-errors")) return;
@@ -142,13 +141,13 @@ export class Account extends Output {
   /** The last lines. */
   close(isWhole: boolean): void {
     const isEmpty = !this.done && !this.failed;
-    const isWanted = !this.context.input.is("quiet") && (isWhole || !isEmpty);
-    if (isWanted) this.print(`${this.#summary(isEmpty)}\n`);
+    const isWanted = !this.#context.input.is("quiet") && (isWhole || !isEmpty);
+    if (isWanted) this.#print(`${this.#summary(isEmpty)}\n`);
     if (this.failed) write("stderr", this.#failures());
   }
 
   #summary(isEmpty: boolean): string {
-    const { tasks } = this.context;
+    const { tasks } = this.#context;
     const { todo, running, done, fail } = tasks.count();
     if (isEmpty && !todo && !running) {
       const again = program("retry", nearby(tasks.directory));
@@ -163,7 +162,7 @@ export class Account extends Output {
 
   /** The kinds of failures, the most frequent first, each with what reproduces the first of them. */
   #failures(): string {
-    const { tasks, input } = this.context;
+    const { tasks, input } = this.#context;
     const directory = nearby(tasks.directory);
     const session = input.text("session");
     const options = ["--raise", ...session ? ["-s", session] : []];

@@ -14,7 +14,7 @@ import help from "./help/add.txt" with { type: "text" };
 import { command, defer, encode, locate, states, TaskList } from "../mod.ts";
 import { briefOf } from "./code.ts";
 import { type Command, type Input, isSpecifier, program, UsageError } from "./command.ts";
-import { linesOf } from "./lines.ts";
+import { linesOf } from "./log.ts";
 import { directoryOf, exists, isList, readable, temporaryList } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
@@ -58,7 +58,7 @@ async function whatToAdd(input: Input): Promise<{ recipe: Recipe; file: string }
   const columns = columnsBy(separator);
   if (columns && isJson) throw new UsageError("Lines have columns, or are JSON: not both");
   const args = isJson ? parseLine : columns ?? ((line: string) => [line]);
-  const recipe = isProgram
+  const recipe: Recipe = isProgram
     ? programRecipe(input.rest, input.is("shell"), columns)
     : await functionRecipe(words.shift(), separator ?? isJson, args);
   const [file = "-"] = words;
@@ -171,11 +171,7 @@ function dropDoubles(tasks: TaskList, ids: Set<string>): number {
   return dropped;
 }
 
-async function functionRecipe(
-  target = "",
-  format: string | boolean,
-  args: Recipe["args"],
-): Promise<Recipe> {
+async function functionRecipe(target = "", format: string | boolean, args: Recipe["args"]) {
   const [, module, name] = /^(.+)#([^#]+)$/s.exec(target) ?? [];
   if (!module) {
     const given = target ? `\`${target}\` names no function` : "The function is missing";
@@ -256,11 +252,7 @@ const meanings: Record<string, (text: string) => string> = {
   "/.": (text) => stem(base(text)),
 };
 
-function programRecipe(
-  words: string[],
-  isShell: boolean,
-  columnsOf?: (line: string) => string[],
-): Recipe {
+function programRecipe(words: string[], isShell: boolean, columnsOf?: (line: string) => string[]) {
   const placeholder = new RegExp(`\\{#\\}|\\{(${columnsOf ? "\\d*" : ""})(|\\.|/|//|/\\.)\\}`, "g");
   const isGiven = words.some((word) => word.search(placeholder) >= 0);
   const template = isGiven ? words : [...words, "{}"];

@@ -17,10 +17,7 @@ type Known = { name: string; about: string; options: Option[] };
 
 const shells: Record<string, (commands: Known[]) => string> = { bash, zsh, fish };
 
-async function writeCompletions(
-  { words: [shell] }: Input,
-  table: Commands,
-): Promise<void> {
+async function writeCompletions({ words: [shell] }: Input, table: Commands): Promise<void> {
   const valid = Object.keys(shells);
   if (shell === undefined) throw new UsageError(`The shell is missing: ${valid.join(", ")}`);
   if (!Object.hasOwn(shells, shell)) throw new UsageError(unknown("shell", shell, valid));

@@ -32,7 +32,11 @@ async function execute(input: Input): Promise<number> {
   const isOwn = state === "todo" && !output && !isRaising;
   if (!isOwn && !exists(path)) throw noTask(path);
   if (isRaising) return await raise(path, input);
-  refuseToReplace(output);
+  const place = output === undefined ? undefined : placeOf(output);
+  if (place?.state && isList(place.directory)) {
+    const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
+    throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
+  }
   const name = isOwn ? id : "task";
   using tasks = isOwn ? openList(nearby(directory || "/")) : temporaryList();
   if (!isOwn) copyFileSync(path, `${tasks.directory}/todo/${name}.json`);
@@ -49,15 +53,6 @@ async function execute(input: Input): Promise<number> {
   if (output) copyFileSync(found, output);
   else if (task?.returnValue !== undefined) console.log(task.returnValue);
   return report(found, isOwn ? nearby(found) : path, !!task, input);
-}
-
-/** Refuses to write over what may be a task. */
-function refuseToReplace(output?: string): void {
-  if (!output) return;
-  const { directory, state } = placeOf(output);
-  if (!state || !isList(directory)) return;
-  const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
-  throw new UsageError(`\`${output}\` is the place of a task: ${fix}`);
 }
 
 /** Says why a task has failed, or where it is if this process did not get it; gives the exit code. */

@@ -90,12 +90,9 @@ export function isChoosing({ words, text }: Input): boolean {
 }
 
 /** The files of the tasks that words (states, ids or lines), `--where` and `--match` choose. */
-export function* choose(
-  { words: [, ...words], text }: Input,
-  tasks: TaskList,
-  usual: readonly State[],
-): Generator<string, void, void> {
-  const [where, match] = [text("where"), text("match")];
+export function* choose(input: Input, tasks: TaskList, usual: readonly State[]) {
+  const [, ...words] = input.words;
+  const [where, match] = [input.text("where"), input.text("match")];
   if (where && !isState(where)) throw new UsageError(unknown("state", where, [...states]));
   for (const word of words.length ? words : where ? [where] : usual) {
     for (const path of isState(word) ? tasks.paths(word) : findTasks(tasks, word)) {
@@ -182,12 +179,7 @@ export function placeOf(path: string): { directory: string; id: string; state: S
 }
 
 /** One line that says what became of a task; `note` comes before its value, error or call. */
-export function lineOf(
-  path: string,
-  width = widthOfOutput(),
-  note = "",
-  stored = storedAt(path),
-): string {
+export function lineOf(path: string, width = widthOfOutput(), note = "", stored = storedAt(path)) {
   const { id, state } = placeOf(path);
   const name = printable(nameOf(id, stored.metadata));
   const seconds = typeof stored.runtime === "number" ? duration(stored.runtime) : "";

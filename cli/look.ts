@@ -14,11 +14,10 @@ import logsHelp from "./help/logs.txt" with { type: "text" };
 import { locate, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
-import { linesOf } from "./lines.ts";
 import { choose, countsIn, deadIn, directoryOf, exists, findTask } from "./list.ts";
 import { isTaskFile, lineIn, lineOf, noTask, noteOnDead, openList, outcomeAt } from "./list.ts";
 import { placeOf, type Stored, storedAt, taskIn } from "./list.ts";
-import { saidOf, triesIn, type Try } from "./log.ts";
+import { linesOf, saidOf, triesIn, type Try } from "./log.ts";
 import { Progress } from "./live.ts";
 import { Screen } from "./screen.ts";
 import { count, cut, duration, paint, printable } from "./terminal.ts";
@@ -116,7 +115,7 @@ async function showFile(path: string, isFull: boolean): Promise<void> {
     `${line ? `${line}\n` : ""}${path}\n${factsOf(state, stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
     "metadata" in stored && !line ? `metadata: ${codeOf(stored.metadata)}` : "",
-    triesBefore(tries, Number(stored.attempts)),
+    triesText(tries.slice(-(Number(stored.attempts) || 1), -1)),
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
     "errorValue" in stored ? textOfError(errorValue).replace(twice, "") : "",
   ].filter(Boolean).map((section) => isFull ? section : shorten(section));
@@ -128,8 +127,7 @@ async function showFile(path: string, isFull: boolean): Promise<void> {
 }
 
 /** The tries of a task before the last one, each with its time. */
-function triesBefore(tries: Try[], attempts: number): string {
-  const before = attempts > 1 ? tries.slice(-attempts, -1) : [];
+function triesText(before: Try[]): string {
   const rows = before.map(({ started, seconds, error = "failed" }) => {
     const ran = seconds === undefined ? "" : `ran ${duration(seconds)}, `;
     return `\n  ${new Date(started).toISOString()}, ${ran}${error}`;

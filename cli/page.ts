@@ -217,14 +217,12 @@ function failuresSection(directory: string, entries: Entry[]): string {
       `<p>${time(started)}, ran ${duration(seconds!)}: ${escape(cut(error, 200))}</p>`
     );
     const more = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
+    const same = others.slice(0, 20).map(command).join("") + more;
     const cell = [
       `<pre>${escape(cut(message, 1000))}</pre>${command(first)}`,
       fold("Tried before", tries.join("")),
       fold("Stack", text === message ? "" : `<pre>${escape(cut(text, 4000))}</pre>`),
-      fold(
-        `The same in ${tasks(others.length)} more`,
-        others.slice(0, 20).map(command).join("") + more,
-      ),
+      fold(`The same in ${tasks(others.length)} more`, same),
     ];
     return `<tr><td>${number(others.length + 1)}</td><td>${cell.join("")}</td></tr>`;
   };

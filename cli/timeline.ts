@@ -48,14 +48,13 @@ export async function traceEvents(directory: string): Promise<string> {
   };
   // each row is a thread
   const firsts = rows.map((_, lane) => rows.slice(0, lane).reduce((sum, rows) => sum + rows, 1));
-  const names = rows.flatMap((rows, lane) =>
-    Array.from({ length: rows }, (_, row) => [
-      about("thread_name", firsts[lane] + row, {
-        name: `process ${lane + 1}${row ? ` (${row + 1})` : ""}`,
-      }),
-      about("thread_sort_index", firsts[lane] + row, { sort_index: firsts[lane] + row }),
-    ]).flat()
+  const threads = rows.flatMap((rows, lane) =>
+    Array.from({ length: rows }, (_, row) => `process ${lane + 1}${row ? ` (${row + 1})` : ""}`)
   );
+  const names = threads.flatMap((name, index) => [
+    about("thread_name", index + 1, { name }),
+    about("thread_sort_index", index + 1, { sort_index: index + 1 }),
+  ]);
   const slices = bars.map(({ entry: { id, name, calls, attempts }, state, error, ...bar }) => ({
     ...{ name, cat: state, ph: "X", pid: 1, tid: firsts[bar.lane] + bar.row },
     ...{ ts: bar.start, dur: bar.duration },
