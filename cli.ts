@@ -15,7 +15,7 @@ import "./mod.ts"; // first: in an executable, a process that is to run tasks ne
 import process from "node:process";
 import { parseArgs } from "@std/cli/parse-args";
 import { type Command, type Commands, type Input, optionsIn } from "./cli/command.ts";
-import { Raised, unknown, UsageError } from "./cli/command.ts";
+import { unknown, UsageError } from "./cli/command.ts";
 import help from "./cli/help/forrest.txt" with { type: "text" };
 import { printable, write } from "./cli/terminal.ts";
 import config from "./deno.json" with { type: "json" };
@@ -38,23 +38,24 @@ const commands: Commands = {
   completions: async () => (await import("./cli/completions.ts")).completions,
 };
 
-/** Runs the command that `words` say; gives the exit code. */
-async function main(words: string[]): Promise<number> {
+/** Runs the command that `words` say; gives the exit code, if that is not 0. */
+async function main(words: string[]): Promise<number | void> {
   const [name = "help", ...rest] = words;
   try {
-    if (name === "--version" || name === "-V") return say(`forrest ${config.version}\n`);
+    if (name === "--version" || name === "-V") {
+      return write("stdout", `forrest ${config.version}\n`);
+    }
     if (name === "help" || name === "-h" || name === "--help") {
       const asked = rest.find((word) => !word.startsWith("-"));
-      return say(asked === undefined ? help : (await commandNamed(asked)).help);
+      return write("stdout", asked === undefined ? help : (await commandNamed(asked)).help);
     }
     const chosen = await commandNamed(name);
     const input = parse(chosen, rest);
-    if (input.is("help")) return say(chosen.help);
+    if (input.is("help")) return write("stdout", chosen.help);
     const surplus = input.words[chosen.most ?? Infinity];
     if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
-    return Number(await chosen.action(input, commands) ?? 0);
+    return await chosen.action(input, commands);
   } catch (error) {
-    if (error instanceof Raised) throw error.cause;
     const isUsage = error instanceof UsageError;
     const isKnown = Object.hasOwn(commands, name);
     const hint = isUsage ? `See \`forrest ${isKnown ? `${name} -h` : "help"}\`.\n` : "";
@@ -68,21 +69,19 @@ async function commandNamed(name: string): Promise<Command> {
   throw new UsageError(unknown("command", name, [...Object.keys(commands), "help"]));
 }
 
-const REASONS: [codes: RegExp, reason: string][] = [
-  [/^(EACCES|EPERM)$/, "you are not allowed to; look at who owns it, and at its mode"],
-  [
-    /^(ENOSPC|EDQUOT)$/,
-    "no space is left; no task is lost: make room, and start the command again",
-  ],
-  [/^ENOENT$/, "it, or its directory, does not exist"],
-  [/^EROFS$/, "it lies in a file system that can only be read"],
-];
+const REASONS: Record<string, string> = {
+  "EACCES|EPERM": "you are not allowed to; look at who owns it, and at its mode",
+  "ENOSPC|EDQUOT": "no space is left; no task is lost: make room, and start the command again",
+  "EROFS": "it lies in a file system that can only be read",
+  "ENOENT": "it, or its directory, does not exist",
+};
 
 /** Says what happened, where (`directory`, if the error does not know), and what to do about it. */
 function explain(error: unknown, directory?: string): string {
   if (!(error instanceof Error)) return String(error);
   const { code = "", path: own } = error as { code?: string; path?: string };
-  const [, reason] = REASONS.find(([codes]) => codes.test(code)) ?? [];
+  const reasons = Object.entries(REASONS);
+  const [, reason] = reasons.find(([codes]) => codes.split("|").includes(code)) ?? [];
   if (!reason) return error.message;
   const path = own ?? /['"]([^'"]+)['"]/.exec(error.message)?.[1];
   const place = (path ?? directory ?? ".").replace(/(?<=\.json)@.*/s, "");
@@ -140,9 +139,4 @@ function numberOf(option: string, text: string): number {
   throw new UsageError(`\`--${option}\` must be a number such as 60; it is \`${printable(text)}\``);
 }
 
-function say(text: string): number {
-  write("stdout", text);
-  return 0;
-}
-
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+if (import.meta.main) process.exit(Number(await main(process.argv.slice(2)) ?? 0));

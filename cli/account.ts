@@ -7,7 +7,7 @@
 import { encode, locate, type Stream, type Task, type TaskList } from "../mod.ts";
 import { textOfError } from "./code.ts";
 import { type Input, nearby, program } from "./command.ts";
-import { kindOf, lineOf, nameAt, nameOf, outcomeAt, storedAt } from "./list.ts";
+import { kindOf, lineOf, nameAt, outcomeAt, storedAt, taskAt } from "./list.ts";
 import { type Progress, secondsSinceStart } from "./live.ts";
 import type { Screen } from "./screen.ts";
 import { count, cut, duration, printable, widthOfOutput, write } from "./terminal.ts";
@@ -108,24 +108,26 @@ export class Account {
     const stored = { metadata, runtime, errorValue: encode(errorValue) };
     const which = retried ? ` ${retried} of ${input.number("retries")}` : "";
     const note = `retry${which} in ${duration(seconds)}: `;
-    const line = lineOf(`${tasks.directory}/todo/${id}.json`, undefined, note, stored);
+    const task = taskAt(`${tasks.directory}/todo/${id}.json`, stored);
+    const line = lineOf(task, undefined, note);
     this.#tell(id, () => input.is("quiet") || this.#print(`${line}\n`), false);
     return true;
   }
 
   /** Tells of a task that is done, or has failed for good. */
-  ended({ id, state, metadata }: Task): void {
+  ended({ id, state }: Task): void {
     const { tasks, progress } = this.#context;
     const path = `${tasks.directory}/${state}/${id}.json`;
     progress.retried.delete(id);
     if (state === "done") this.done++;
-    else this.#fail(path, nameOf(id, metadata));
+    else this.#fail(path);
     this.#tell(id, () => this.#outcome(path, state === "fail"), true);
   }
 
-  #fail(path: string, name: string): void {
+  #fail(path: string): void {
     this.failed++;
-    const kind = kindOf(storedAt(path).errorValue, name);
+    const { name, stored } = taskAt(path);
+    const kind = kindOf(stored.errorValue, name);
     const { count, first } = this.#kinds.get(kind) ?? { count: 0, first: path };
     this.#kinds.set(kind, { count: count + 1, first });
   }
@@ -133,7 +135,7 @@ export class Account {
   #outcome(path: string, isFailed: boolean): void {
     const { screen, input } = this.#context;
     if (input.is("json")) screen.print(`${outcomeAt(path)}\n`, "stdout");
-    else if (!input.is("quiet")) screen.print(`${lineOf(path)}\n`, "stdout");
+    else if (!input.is("quiet")) screen.print(`${lineOf(taskAt(path))}\n`, "stdout");
     if (!isFailed || !input.is("print-errors")) return;
     screen.print(`${textOfError(storedAt(path).errorValue)}\n`, "stderr");
   }

@@ -44,8 +44,7 @@ async function addAll(input: Input): Promise<void> {
   const { added, known } = await addEach(tasks, file, recipe);
   const rest = known ? `; ${known} there already` : "";
   write("stdout", `${count(added, "task")} added to \`${directory}\`${rest}\n`);
-  const isAny = added + known > 0;
-  if (isAny) write("stderr", `To run what waits:  ${program("run", directory)}\n`);
+  if (added || known) write("stderr", `To run what waits:  ${program("run", directory)}\n`);
 }
 
 /** What the words say: what to call for a line, and where the lines are. */

@@ -11,9 +11,8 @@ import { quote } from "./terminal.ts";
 export function codeOf(stored: unknown): string {
   try {
     return codeOfPart(stored);
-  } catch (error) {
-    if (error instanceof RangeError) return "…";
-    throw error;
+  } catch {
+    return "…";
   }
 }
 
@@ -135,7 +134,8 @@ function tellingOf(lines: string[]): string {
 /** The same with its stack, its own properties and its causes. */
 export function textOfError(stored: unknown): string {
   const { name: _, message = "", stack, cause, ...others } = Object(Object(stored).$error);
-  const head = stack?.includes(message) ? [stack] : [messageOf(stored), stack];
+  const isWhole = stack && `${stack}`.includes(message);
+  const head = isWhole ? [stack] : [messageOf(stored), stack];
   const properties = Object.entries(others).map(([key, value]) => `    ${key}: ${codeOf(value)}`);
   const reason = cause === undefined ? "" : `Caused by: ${textOfError(cause)}`;
   return [...head, ...properties, reason].filter(Boolean).join("\n");

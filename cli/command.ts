@@ -52,9 +52,6 @@ export interface Input {
 /** Something that a person can put right in the words of the command. */
 export class UsageError extends Error {}
 
-/** Holds what a task has thrown, for the runtime to print it as it is. */
-export class Raised extends Error {}
-
 /** The exit code of what is to be started again. */
 export const AGAIN = 75;
 
@@ -63,9 +60,8 @@ export function unknown(what: string, word: string, valid: string[]): string {
   const said = `There is no ${what} \`${printable(word)}\``;
   const bare = (option: string) => option.replace(/^-+/, "");
   const near = valid.filter((other) => isNear(bare(word), bare(other)));
-  const [nearest] = near.sort((a, b) =>
-    levenshteinDistance(word, a) - levenshteinDistance(word, b)
-  );
+  const distance = (other: string) => levenshteinDistance(word, other);
+  const [nearest] = near.sort((a, b) => distance(a) - distance(b));
   return nearest ? `${said}; the nearest is \`${printable(nearest)}\`` : said;
 }
 

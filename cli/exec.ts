@@ -14,7 +14,7 @@ import help from "./help/exec.txt" with { type: "text" };
 import { denoArgs, exec as runFile, listen, locate, readTask } from "../mod.ts";
 import { headOfError, textOfError } from "./code.ts";
 import { AGAIN, type Command, type Input, isExecutable, nearby, program } from "./command.ts";
-import { Raised, sessionOf, UsageError } from "./command.ts";
+import { sessionOf, UsageError } from "./command.ts";
 import { exists, isList, nameAt, noTask, openList, placeOf, storedAt, taskIn } from "./list.ts";
 import { temporaryList } from "./list.ts";
 import { Stop } from "./stop.ts";
@@ -23,7 +23,7 @@ import { printable, write } from "./terminal.ts";
 export const exec: Command = { help, most: 3, action: execute };
 
 /** Runs a task where it is, in its list, or a copy of it in a list of its own, or here. */
-async function execute(input: Input): Promise<number> {
+async function execute(input: Input): Promise<number | void> {
   const [path, output, surplus] = taskIn(input);
   if (path === undefined) throw new UsageError("TASK.json, the task to run, is missing");
   if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
@@ -71,19 +71,17 @@ function report(found: string, path: string, isMine: boolean, input: Input): num
 }
 
 /** Runs a task so that what it throws is seen as it is, and that a debugger can wait; changes no file. */
-async function raise(path: string, input: Input): Promise<number> {
+async function raise(path: string, input: Input): Promise<number | void> {
   const options = { raise: true, session: sessionOf(input) };
   const isDebugged = input.is("inspect-brk");
   if (!isExecutable) return await raiseElsewhere([resolve(path), options], isDebugged);
-  if (isDebugged) {
-    throw new UsageError("`--inspect-brk` needs the source of forrest: use Deno or Bun");
-  }
+  if (isDebugged) throw new UsageError("`--inspect-brk` needs the source: use Deno or Bun");
   try {
     const { returnValue } = await runFile(path, options);
     if (returnValue !== undefined) console.log(returnValue);
-    return 0;
-  } catch (cause) {
-    throw new Raised("", { cause });
+  } catch (error) {
+    console.error(error);
+    return 1;
   }
 }
 

@@ -23,9 +23,8 @@ export function directoryOf({ words: [directory] }: Input): string {
 
 /** Takes a list that is there; makes none. */
 export function openList(directory: string, logFile?: string): TaskList {
-  if (isList(directory)) {
-    return new TaskList(directory, { existOk: true, preClean: false, logFile });
-  }
+  const options = { existOk: true, preClean: false, logFile };
+  if (isList(directory)) return new TaskList(directory, options);
   const make = `\`forrest add ${quote(directory)} ...\` makes one`;
   const problem = !existsSync(directory)
     ? `There is no task list \`${directory}\`; ${make}`
@@ -131,8 +130,7 @@ export function noTask(path: string): UsageError {
 }
 
 /** Whether there is something at a path, be it a dangling link. */
-export const exists = (path: string): boolean =>
-  lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+export const exists = (path: string): boolean => !!lstatSync(path, { throwIfNoEntry: false });
 
 // ------------------------------------------------------------------------------------- a task
 
@@ -152,40 +150,37 @@ export function storedAt(path: string): Stored {
   }
 }
 
-/** The line that `forrest add` has made a task of. */
-export function lineIn(metadata: unknown): string | undefined {
-  const { line } = Object(metadata);
-  return typeof line === "string" ? line : undefined;
-}
-
-/** What people call a task: the line that it was made of, or else its id. */
-export const nameOf = (id: string, metadata: unknown): string => lineIn(metadata) ?? id;
-
-export const nameAt = (path: string): string => nameOf(locate(path).id, storedAt(path).metadata);
-
-/** What `--json` prints of a task. */
-export function outcomeAt(path: string): string {
-  const { id, state } = placeOf(path);
-  const { steps: _steps, metadata, ...others } = storedAt(path);
-  const line = lineIn(metadata);
-  const named = line === undefined ? { metadata } : { line };
-  return JSON.stringify({ id, state, path: nearby(path), ...named, ...others });
-}
-
 /** Where a task lies, and its state by the name of that folder, if it is one of a list. */
 export function placeOf(path: string): { directory: string; id: string; state: State | "" } {
   const place = locate(resolve(path));
   return { ...place, state: states.includes(place.state) ? place.state : "" };
 }
 
+/** A task with its file, and what people call it: the line that `forrest add` has made it of, or else its id. */
+export function taskAt(path: string, stored = storedAt(path)) {
+  const place = placeOf(path);
+  const { line } = Object(stored.metadata);
+  const isOfLine = typeof line === "string";
+  return { ...place, path, stored, isOfLine, name: isOfLine ? line : place.id };
+}
+
+export const nameAt = (path: string): string => taskAt(path).name;
+
+/** What `--json` prints of a task. */
+export function outcomeAt(path: string): string {
+  const { id, state, isOfLine, name, stored } = taskAt(path);
+  const { steps: _steps, metadata, ...others } = stored;
+  const named = isOfLine ? { line: name } : { metadata };
+  return JSON.stringify({ id, state, path: nearby(path), ...named, ...others });
+}
+
 /** One line that says what became of a task; `note` comes before its value, error or call. */
-export function lineOf(path: string, width = widthOfOutput(), note = "", stored = storedAt(path)) {
-  const { id, state } = placeOf(path);
-  const name = printable(nameOf(id, stored.metadata));
+export function lineOf(task: ReturnType<typeof taskAt>, width = widthOfOutput(), note = "") {
+  const { name, state, stored } = task;
   const seconds = typeof stored.runtime === "number" ? duration(stored.runtime) : "";
   const text = [
     state.padEnd(7),
-    cut(name, Math.max(20, width / 3)),
+    cut(printable(name), Math.max(20, width / 3)),
     seconds.padStart(7),
     note + printable(outcomeOf(stored)),
   ];
@@ -201,10 +196,9 @@ function outcomeOf(stored: Stored): string {
 
 /** Whether the name, the error with its causes, the value or the call of a task contains a text. */
 export function matches(path: string, text: string): boolean {
-  const stored = storedAt(path);
+  const { name, stored } = taskAt(path);
   const error = "errorValue" in stored ? textOfError(stored.errorValue) : "";
   const messages = error.replace(/^ +at .*/gm, ""); // without its stacks
-  const name = nameOf(locate(path).id, stored.metadata);
   return `${name}\n${messages}\n${outcomeOf(stored)}`.includes(text);
 }
 

@@ -15,8 +15,8 @@ import { locate, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
 import { choose, countsIn, deadIn, directoryOf, exists, findTask } from "./list.ts";
-import { isTaskFile, lineIn, lineOf, noTask, noteOnDead, openList, outcomeAt } from "./list.ts";
-import { placeOf, type Stored, storedAt, taskIn } from "./list.ts";
+import { isTaskFile, lineOf, noTask, noteOnDead, openList, outcomeAt } from "./list.ts";
+import { type Stored, taskAt, taskIn } from "./list.ts";
 import { linesOf, saidOf, triesIn, type Try } from "./log.ts";
 import { Progress } from "./live.ts";
 import { Screen } from "./screen.ts";
@@ -82,7 +82,8 @@ async function listTasks(input: Input): Promise<void> {
   if (isTaskFile(directory) && !exists(directory)) throw noTask(directory);
   const width = input.is("full") ? Infinity : widthOfOutput();
   const paths = isTaskFile(directory) ? input.words : choose(input, openList(directory), states);
-  const lineFor = (path: string) => input.is("json") ? outcomeAt(path) : lineOf(path, width);
+  const lineFor = (path: string) =>
+    input.is("json") ? outcomeAt(path) : lineOf(taskAt(path), width);
   await writeAll(Iterator.from(paths).map(lineFor));
 }
 
@@ -98,9 +99,8 @@ async function showTask(input: Input): Promise<void> {
 const LINES = 20; // so many of a value, an error or an output are shown without `--full`
 
 async function showFile(path: string, isFull: boolean): Promise<void> {
-  const stored = storedAt(path);
+  const { directory, id, state, name, isOfLine, stored } = taskAt(path);
   const { errorValue } = stored;
-  const { directory, id, state } = placeOf(path);
   const log = `${directory}/log.txt`;
   const isNew = state === "todo" && stored.started === undefined;
   const tries = exists(log) && !isNew ? (await triesIn(log, id)).get(id) ?? [] : [];
@@ -110,11 +110,10 @@ async function showFile(path: string, isFull: boolean): Promise<void> {
   // an error holds the end of it; of a program, with what this has printed to its standard output
   const printed = told.includes(stripVTControlCharacters(output).trim()) ? told : output;
   const twice = stripVTControlCharacters(printed).includes(told) ? end : "";
-  const line = lineIn(stored.metadata);
   const sections = [
-    `${line ? `${line}\n` : ""}${path}\n${factsOf(state, stored)}`.trimEnd(),
+    `${isOfLine ? `${name}\n` : ""}${path}\n${factsOf(state, stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
-    "metadata" in stored && !line ? `metadata: ${codeOf(stored.metadata)}` : "",
+    "metadata" in stored && !isOfLine ? `metadata: ${codeOf(stored.metadata)}` : "",
     triesText(tries.slice(-(Number(stored.attempts) || 1), -1)),
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
     "errorValue" in stored ? textOfError(errorValue).replace(twice, "") : "",

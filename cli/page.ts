@@ -24,8 +24,7 @@ async function writeReport(input: Input): Promise<void> {
   const directory = directoryOf(input);
   const trace = input.text("trace");
   const page = input.text("output") ?? (trace ? undefined : "report.html");
-  const texts = [[page, reportPage], [trace, traceEvents]] as const;
-  for (const [path, make] of texts) {
+  for (const [path, make] of [[page, reportPage], [trace, traceEvents]] as const) {
     if (path === undefined) continue;
     const text = await make(directory);
     if (path === "-") write("stdout", text);
@@ -37,18 +36,17 @@ async function writeReport(input: Input): Promise<void> {
 /** One self-contained HTML page about a list: totals, failures, timeline, histogram of run times. */
 export async function reportPage(directory: string): Promise<string> {
   const timeline = await readTimeline(directory);
-  const sections = [
-    totalsSection(timeline),
-    failuresSection(directory, timeline.entries),
-    timelineSection(timeline),
-    runTimesSection(timeline.bars),
-  ];
   const shared = `const duration = ${duration};\nconst niceStep = ${niceStep};`;
   return fill(page, {
     title: `Task list ${escape(directory)}`,
     time: time(Date.now()),
     style: `<style>\n${style}</style>`,
-    sections: sections.join("\n"),
+    sections: [
+      totalsSection(timeline),
+      failuresSection(directory, timeline),
+      timelineSection(timeline),
+      runTimesSection(timeline.bars),
+    ].join("\n"),
     data: `<script type="application/json" id="data">${timelineData(timeline)}</script>`,
     script: `<script>\n(() => {\n${shared}\n${script}})();\n</script>`,
   });
@@ -118,7 +116,9 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
 
 function timelineSection({ entries, bars, rows, start, stretches }: Timeline): string {
   if (!bars.length) return section("Timeline", "No finished task to draw yet.", "");
-  const untimed = entries.filter(({ state, tries }) => /done|fail/.test(state) && !tries.length);
+  const finished = entries.filter(({ state }) => /done|fail/.test(state)).length;
+  const again = bars.filter(({ state }) => state === "todo").length;
+  const untimed = finished - (bars.length - again);
   const notes = [
     `A lane for each process, from ${time(start)}`,
     ` to ${time(start + stretches.at(-1)![1] / 1000)}.`,
@@ -126,9 +126,8 @@ function timelineSection({ entries, bars, rows, start, stretches }: Timeline): s
       ? " Where a process held several tasks at once, they share its lane."
       : "",
     stretches.length > 1 ? " Pauses are cut short." : "",
-    untimed.length ? ` Not drawn: ${tasks(untimed.length)} without times, as after a crash.` : "",
+    untimed ? ` Not drawn: ${tasks(untimed)} without times, as after a crash.` : "",
   ];
-  const again = bars.filter(({ state }) => state === "todo").length;
   const tries = again ? `, and ${number(again)} earlier tries,` : "";
   const label = `Timeline of ${tasks(bars.length - again)}${tries} in ${rows.length} lanes`;
   return section("Timeline", notes.join(""), fill(tools, { label }));
@@ -197,7 +196,7 @@ function roundLimits(times: number[]): number[] {
   return limits.slice(limits.findLastIndex((limit) => limit <= shortest));
 }
 
-function failuresSection(directory: string, entries: Entry[]): string {
+function failuresSection(directory: string, { entries, bars, start }: Timeline): string {
   const failed = entries.filter(({ state }) => state === "fail");
   const kind = ({ errorValue, name }: Entry) => kindOf(errorValue, name);
   const groups = [...Map.groupBy(failed, kind).values()].sort((a, b) => b.length - a.length);
@@ -213,9 +212,11 @@ function failuresSection(directory: string, entries: Entry[]): string {
   const row = ([first, ...others]: Entry[]) => {
     const message = messageOf(first.errorValue);
     const text = textOfError(first.errorValue);
-    const tries = first.tries.slice(0, -1).map(({ started, seconds, error = "failed" }) =>
-      `<p>${time(started)}, ran ${duration(seconds!)}: ${escape(cut(error, 200))}</p>`
-    );
+    const before = bars.filter(({ entry, state }) => entry === first && state === "todo");
+    const tries = before.map((bar) => {
+      const when = `${time(start + bar.start / 1000)}, ran ${duration(bar.duration / 1e6)}`;
+      return `<p>${when}: ${escape(cut(bar.error ?? "failed", 200))}</p>`;
+    });
     const more = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
     const same = others.slice(0, 20).map(command).join("") + more;
     const cell = [

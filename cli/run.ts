@@ -18,16 +18,13 @@ import { count, write } from "./terminal.ts";
 
 export const run: Command = { help, action: runList };
 
-async function runList(input: Input): Promise<number> {
+async function runList(input: Input): Promise<number | void> {
   const tasks = openList(directoryOf(input), input.text("log"));
   if (input.is("line-buffer") && input.is("keep-order")) {
     throw new UsageError("`--line-buffer` prints at once, `--keep-order` in order: choose one");
   }
   const ids = isChoosing(input) ? await chosenIds(input, tasks) : undefined;
-  if (ids && !ids.length) {
-    write("stdout", "Nothing to do: no task is chosen\n");
-    return 0;
-  }
+  if (ids && !ids.length) return write("stdout", "Nothing to do: no task is chosen\n");
   const screen = new Screen(!input.is("quiet"));
   const stop = new Stop(input.number("time-left"), input.text("stop-signal"), screen);
   const progress = new Progress(tasks);
@@ -61,7 +58,7 @@ async function runList(input: Input): Promise<number> {
     return stop.code || AGAIN;
   }
   if (problem) throw problem;
-  return account.failed ? 1 : 0;
+  if (account.failed) return 1;
 }
 
 /** The ids of the tasks that are chosen; those of them that have failed are put back first. */

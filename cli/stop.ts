@@ -13,8 +13,6 @@ import { printable } from "./terminal.ts";
 
 export const TIME_IS_OVER = "The time is over (`--time-left`)";
 
-const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds
-
 /** Ends a run in order on a signal or at the end of its time, and at once on a second signal. */
 export class Stop {
   readonly #controller = new AbortController();
@@ -39,7 +37,7 @@ export class Stop {
       this.#undo.push(release);
     }
     const wait = (this.#left() - 1) * 1000; // a second is time to kill what runs, and to put it back
-    if (wait > LONGEST_TIMER) return;
+    if (wait >= 2 ** 31) return; // no timer is that long
     const timer = setTimeout(() => this.#end(TIME_IS_OVER, AGAIN), Math.max(0, wait));
     this.#undo.push(() => clearTimeout(timer));
   }

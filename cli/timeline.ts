@@ -6,46 +6,46 @@
 
 import { locate } from "../mod.ts";
 import { messageOf } from "./code.ts";
-import { exists, nameOf, openList, type Stored, storedAt } from "./list.ts";
+import { exists, openList, taskAt } from "./list.ts";
 import { triesIn, type Try } from "./log.ts";
 
-/** A list in time: its tasks, and their tries, as far as these have times, on lanes. */
+/**
+ * A list in time: its tasks, and their tries, as far as these have times, on lanes. Its `start` is in milliseconds
+ * since 1970, all else in microseconds since then.
+ */
 export type Timeline = Awaited<ReturnType<typeof readTimeline>>;
 
 /** A task, with what could be read of it. */
-export type Entry = ReturnType<typeof readEntry>;
+export type Entry = ReturnType<typeof readTries>["entry"];
 
-/** A try. */
-export type Bar = ReturnType<typeof barsOf>[number];
+/** A try of it. */
+export type Bar = ReturnType<typeof readTries>["bars"][number];
 
 export async function readTimeline(directory: string) {
   const tasks = openList(directory);
   const log = `${directory}/log.txt`;
   const logged = exists(log) ? await triesIn(log) : new Map<string, Try[]>();
-  const byId = new Map<string, Entry>();
+  const byId = new Map<string, ReturnType<typeof readTries>>();
   // In this order, and by id, a task that moves while the folders are read is counted, and counted once.
   for (const state of ["todo", "running", "fail", "done"] as const) {
     for (const path of tasks.paths(state)) {
       const { id } = locate(path);
-      if (exists(path)) byId.set(id, readEntry(path, logged.get(id) ?? []));
+      if (exists(path)) byId.set(id, readTries(path, logged.get(id) ?? []));
     }
   }
-  const entries = [...byId.values()];
-  const timed = entries.flatMap(({ tries }) => tries);
-  const first = timed.reduce((least, { started }) => Math.min(least, started), Infinity);
-  const start = timed.length ? first : 0; // in milliseconds since 1970
-  const bars = entries.flatMap((entry) => barsOf(entry, start));
+  const entries = [...byId.values()].map(({ entry }) => entry);
+  const bars = [...byId.values()].flatMap(({ bars }) => bars);
   bars.sort((a, b) => a.start - b.start || a.duration - b.duration);
+  const first = bars[0]?.start ?? 0;
+  for (const bar of bars) bar.start -= first;
   const rows = layOut(bars); // how many each lane has
-  return { entries, bars, rows, start, stretches: stretchesOf(bars) };
+  return { entries, bars, rows, start: first / 1000, stretches: stretchesOf(bars) };
 }
 
 /** The finished tasks of a list in the trace format of Chrome, which https://ui.perfetto.dev opens. */
 export async function traceEvents(directory: string): Promise<string> {
   const { bars, rows, start } = await readTimeline(directory);
-  const about = (name: string, tid: number, args: object) => {
-    return { ph: "M", pid: 1, name, tid, args };
-  };
+  const about = (name: string, tid: number, args: object) => ({ ph: "M", pid: 1, name, tid, args });
   // each row is a thread
   const firsts = rows.map((_, lane) => rows.slice(0, lane).reduce((sum, rows) => sum + rows, 1));
   const threads = rows.flatMap((rows, lane) =>
@@ -68,46 +68,34 @@ export async function traceEvents(directory: string): Promise<string> {
   });
 }
 
-function readEntry(path: string, logged: Try[]) {
-  const { id, state } = locate(path);
-  const isFinished = state === "done" || state === "fail"; // others have no times yet, and are not read
-  const task: Stored = isFinished ? storedAt(path) : {};
-  const steps: { call?: unknown }[] = Array.isArray(task.steps) ? task.steps.map(Object) : [];
-  const attempts = typeof task.attempts === "number" ? task.attempts : 1;
-  return {
-    id,
-    name: nameOf(id, task.metadata),
-    state,
-    isBroken: state === "done" && !steps.length, // what has failed says so itself
-    calls: steps.flatMap(({ call }) => typeof call === "string" ? [call] : []).join(", "),
-    attempts,
-    errorValue: task.errorValue,
-    tries: triesOf(task, logged.slice(-attempts)), // those that have times; the last is that of its outcome
-  };
-}
-
-/** The tries of a task that have times: those before the last as the log has them, and that as its file says. */
-function triesOf({ started, runtime }: Stored, logged: Try[]): Try[] {
-  const before = logged.slice(0, -1).filter(({ seconds }) => seconds !== undefined);
+/** Reads a task, and its tries that have times: those before the last from its log, and that from its file. */
+function readTries(path: string, logged: Try[]) {
+  const isFinished = /^(done|fail)$/.test(locate(path).state); // others are not read, as they have no times yet
+  const { id, name, state, stored } = taskAt(path, isFinished ? undefined : {});
+  const { started, runtime, errorValue } = stored;
+  const steps: { call?: unknown }[] = Array.isArray(stored.steps) ? stored.steps.map(Object) : [];
+  const calls = steps.flatMap(({ call }) => typeof call === "string" ? [call] : []).join(", ");
+  const isBroken = state === "done" && !steps.length; // what has failed says so itself
+  const attempts = typeof stored.attempts === "number" ? stored.attempts : 1;
+  const entry = { id, name, state, calls, isBroken, attempts, errorValue };
+  const tries = logged.slice(-attempts);
   const begun = typeof started === "string" ? Date.parse(started) : NaN;
-  const isTimed = begun >= 0 && typeof runtime === "number" && runtime >= 0 && runtime < 1e9;
-  const process = logged.at(-1)?.process;
-  return isTimed ? [...before, { started: begun, seconds: runtime, process }] : before;
-}
-
-/** The tries of a task from the first start of all, in microseconds. */
-function barsOf(entry: Entry, first: number) {
-  const { state, errorValue, tries } = entry;
-  return tries.map(({ started, seconds, process, error }, index) => ({
+  const seconds = typeof runtime === "number" && runtime < 1e9 ? runtime : undefined;
+  const error = state === "fail" ? messageOf(errorValue) : undefined;
+  const last = { started: begun, seconds, process: tries.at(-1)?.process, error, state };
+  const all = [...tries.slice(0, -1).map((one) => ({ ...one, state: "todo" })), last];
+  const timed = all.filter(({ started, seconds = -1 }) => started >= 0 && seconds >= 0);
+  const bars = timed.map(({ started, seconds, process, error, state }) => ({
     entry,
-    state: index < tries.length - 1 ? "todo" : state, // what came of it
-    error: error ?? (state === "fail" ? messageOf(errorValue) : undefined),
-    start: (started - first) * 1000,
+    state, // what came of it
+    error,
+    start: started * 1000, // microseconds, as all below
     duration: Math.max(1, Math.round(seconds! * 1e6)),
     process,
     lane: 0, // that of its process, with a row for each task that this held at once
     row: 0,
   }));
+  return { entry, bars };
 }
 
 const CLOCK = 1000; // microseconds by which the start of a task may be too early, as it is cut off
