@@ -14,14 +14,16 @@
 import "./mod.ts"; // first: in an executable, a process that is to run tasks never gets beyond it
 import process from "node:process";
 import { parseArgs } from "@std/cli/parse-args";
-import { type Command, type Input, optionsIn, Raised, unknown, UsageError } from "./cli/command.ts";
+import { type Command, type Commands, type Input, optionsIn } from "./cli/command.ts";
+import { unknown, UsageError } from "./cli/command.ts";
 import help from "./cli/help/forrest.txt" with { type: "text" };
 import { printable, write } from "./cli/terminal.ts";
+import config from "./deno.json" with { type: "json" };
 
 // -------------------------------------------------------------------------------- the commands
 
-/** The commands: each is read from its file when it is asked for. What it prints as its help lies in `cli/help`. */
-const commands: Record<string, () => Promise<Command>> = {
+/** The commands. What each prints as its help lies in `cli/help`. */
+const commands: Commands = {
   run: async () => (await import("./cli/run.ts")).run,
   exec: async () => (await import("./cli/exec.ts")).exec,
   add: async () => (await import("./cli/add.ts")).add,
@@ -32,27 +34,28 @@ const commands: Record<string, () => Promise<Command>> = {
   retry: async () => (await import("./cli/change.ts")).retry,
   clean: async () => (await import("./cli/change.ts")).clean,
   reset: async () => (await import("./cli/change.ts")).reset,
-  report: async () => (await import("./cli/report.ts")).report,
+  report: async () => (await import("./cli/page.ts")).report,
   completions: async () => (await import("./cli/completions.ts")).completions,
 };
 
-/** Runs the command that `words` say; gives the exit code. */
-async function main(words: string[]): Promise<number> {
+/** Runs the command that `words` say; gives the exit code, if that is not 0. */
+async function main(words: string[]): Promise<number | void> {
   const [name = "help", ...rest] = words;
   try {
-    if (name === "--version" || name === "-V") return await printVersion();
+    if (name === "--version" || name === "-V") {
+      return write("stdout", `forrest ${config.version}\n`);
+    }
     if (name === "help" || name === "-h" || name === "--help") {
       const asked = rest.find((word) => !word.startsWith("-"));
-      return say(asked === undefined ? help : (await commandNamed(asked)).help);
+      return write("stdout", asked === undefined ? help : (await commandNamed(asked)).help);
     }
     const chosen = await commandNamed(name);
     const input = parse(chosen, rest);
-    if (input.is("help")) return say(chosen.help);
+    if (input.is("help")) return write("stdout", chosen.help);
     const surplus = input.words[chosen.most ?? Infinity];
     if (surplus !== undefined) throw new UsageError(`\`${surplus}\` is a word too many`);
     return await chosen.action(input, commands);
   } catch (error) {
-    if (error instanceof Raised) throw error.cause;
     const isUsage = error instanceof UsageError;
     const isKnown = Object.hasOwn(commands, name);
     const hint = isUsage ? `See \`forrest ${isKnown ? `${name} -h` : "help"}\`.\n` : "";
@@ -66,61 +69,55 @@ async function commandNamed(name: string): Promise<Command> {
   throw new UsageError(unknown("command", name, [...Object.keys(commands), "help"]));
 }
 
-const NOT_ALLOWED = "you are not allowed to; look at who owns it, and at its mode";
-const FULL_DISK = "no space is left; no task is lost: make room, and start the command again";
 const REASONS: Record<string, string> = {
-  EACCES: NOT_ALLOWED,
-  EPERM: NOT_ALLOWED,
-  EROFS: "it lies in a file system that can only be read",
-  ENOSPC: FULL_DISK,
-  EDQUOT: FULL_DISK,
-  ENOENT: "it, or its directory, does not exist",
-  ENOTDIR: "a part of its path is a file",
-  EISDIR: "it is a directory",
+  "EACCES|EPERM": "you are not allowed to; look at who owns it, and at its mode",
+  "ENOSPC|EDQUOT": "no space is left; no task is lost: make room, and start the command again",
+  "EROFS": "it lies in a file system that can only be read",
+  "ENOENT": "it, or its directory, does not exist",
 };
 
 /** Says what happened, where (`directory`, if the error does not know), and what to do about it. */
 function explain(error: unknown, directory?: string): string {
   if (!(error instanceof Error)) return String(error);
   const { code = "", path: own } = error as { code?: string; path?: string };
-  if (!Object.hasOwn(REASONS, code)) return error.message;
+  const reasons = Object.entries(REASONS);
+  const [, reason] = reasons.find(([codes]) => codes.split("|").includes(code)) ?? [];
+  if (!reason) return error.message;
   const path = own ?? /['"]([^'"]+)['"]/.exec(error.message)?.[1];
   const place = (path ?? directory ?? ".").replace(/(?<=\.json)@.*/s, "");
-  return `Cannot use \`${place}\`: ${REASONS[code]} (${code})`;
+  return `Cannot use \`${place}\`: ${reason} (${code})`;
 }
 
 // -------------------------------------------------------------------------- words and options
 
-function parse({ help, otherNames = {} }: Command, args: string[]): Input {
-  const all = [...optionsIn(help), { name: "help", letter: "h", value: undefined }].map(
-    (option) => {
-      const { name, letter, value } = option;
-      const aliases = Object.keys(otherNames).filter((other) => otherNames[other] === name);
-      return { name, aliases: letter ? [letter, ...aliases] : aliases, isFlag: !value };
-    },
-  );
-  const flags = all.filter(({ isFlag }) => isFlag).map(({ name }) => name);
-  const others = all.filter(({ isFlag }) => !isFlag).map(({ name }) => name);
-  let wrong: string | undefined;
+/** Options under names that people know from GNU parallel and coreutils. */
+const otherNames: Record<string, string> = { processes: "jobs", autokill: "timeout" };
+
+function parse({ help }: Command, args: string[]): Input {
+  const all = [...optionsIn(help), { name: "help", letter: "h", value: undefined }];
+  const alias = Object.fromEntries(all.map(({ name, letter }) => {
+    return [name, [letter, otherNames[name]].filter((other) => other !== undefined)];
+  }));
+  const flags = all.filter(({ value }) => !value).map(({ name }) => name);
+  const others = all.filter(({ value }) => value).map(({ name }) => name);
   const values = parseArgs(args, {
     "--": true,
     boolean: flags,
     string: ["_", ...others],
     collect: others,
-    alias: Object.fromEntries(all.map(({ name, aliases }) => [name, aliases])),
+    alias,
     unknown(word: string, key?: string) {
-      if (key !== undefined) wrong ??= word.replace(/=.*/s, "");
+      if (key === undefined) return;
+      const names = Object.entries(alias).flat(2);
+      const valid = names.map((name) => name.length > 1 ? `--${name}` : `-${name}`);
+      throw new UsageError(unknown("option", word.replace(/=.*/s, ""), valid));
     },
   });
-  if (wrong !== undefined) {
-    const names = all.flatMap(({ name, aliases }) => [name, ...aliases]);
-    const valid = names.map((name) => name.length > 1 ? `--${name}` : `-${name}`);
-    throw new UsageError(unknown("option", wrong, valid));
-  }
-  // as in `--yes=no`, which the parser takes for `--yes`
-  const ours = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
-  const given = new Set(ours.flatMap((word) => /^--([^=]+)=/.exec(word)?.[1] ?? []));
-  const valued = flags.find((name) => typeof values[name] !== "boolean" || given.has(name));
+  const ours = args.slice(0, args.length - values["--"].length);
+  // the parser takes `--yes=no` for `--yes`
+  const valued = flags.find((name) =>
+    typeof values[name] !== "boolean" || ours.some((word) => word.startsWith(`--${name}=`))
+  );
   if (valued) {
     throw new UsageError(`\`--${valued}\` takes no value; write letters apart, as in \`-q -j 4\``);
   }
@@ -142,14 +139,4 @@ function numberOf(option: string, text: string): number {
   throw new UsageError(`\`--${option}\` must be a number such as 60; it is \`${printable(text)}\``);
 }
 
-function say(text: string): number {
-  write("stdout", text);
-  return 0;
-}
-
-async function printVersion(): Promise<number> {
-  const { default: config } = await import("./deno.json", { with: { type: "json" } });
-  return say(`forrest ${config.version}\n`);
-}
-
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+if (import.meta.main) process.exit(Number(await main(process.argv.slice(2)) ?? 0));

@@ -4,9 +4,8 @@
  * @module
  */
 
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import process from "node:process";
 import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
@@ -14,48 +13,42 @@ import { toFileUrl } from "@std/path/to-file-url";
 import help from "./help/add.txt" with { type: "text" };
 import { command, defer, encode, locate, states, TaskList } from "../mod.ts";
 import { briefOf } from "./code.ts";
-import type { Command, Input } from "./command.ts";
-import { isSpecifier, program, UsageError } from "./command.ts";
-import { linesOf } from "./lines.ts";
-import { directoryOf, exists, namesIn, readable } from "./list.ts";
+import { type Command, type Input, isSpecifier, program, UsageError } from "./command.ts";
+import { linesOf } from "./log.ts";
+import { directoryOf, exists, isList, readable, temporaryList } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
-export const add: Command = {
-  help,
-  action: addAll,
-};
+export const add: Command = { help, action: addAll };
 
-type Deferred = ReturnType<typeof defer>;
-/** The task for a line: the key says which tasks are the same, `shown` what is called. */
-interface Made {
-  key: unknown;
-  shown: string;
-  task: Deferred;
+const PROGRAM = "forrest#command"; // as a task calls it
+
+/** What to call for each line. */
+interface Recipe {
+  call: string;
+  /** With the line, it says which tasks are the same. */
+  key: unknown[];
+  args(line: string, number: number): unknown[];
 }
-type MakeTask = (line: string, number: number) => Made;
 
-async function addAll(input: Input): Promise<number> {
+async function addAll(input: Input): Promise<void> {
   const directory = directoryOf(input);
-  const names = namesIn(directory);
-  if (names?.length && !names.includes("todo")) {
+  if (!isList(directory) && existsSync(directory) && readdirSync(directory).length) {
     throw new UsageError(`\`${directory}\` is no task list, but not empty: choose a new directory`);
   }
-  const { make, file } = await whatToAdd(input);
+  const { recipe, file } = await whatToAdd(input);
   if (file === "-" && isTerminal("stdin")) {
     write("stderr", "Type one argument a line; Ctrl-D ends it.\n");
   }
-  if (input.is("dry-run")) return await showFirst(madeOf(file, make));
+  if (input.is("dry-run")) return await showFirst(file, recipe);
   const tasks = new TaskList(directory, { existOk: true, preClean: false });
-  const { added, known } = await addMade(tasks, madeOf(file, make));
+  const { added, known } = await addEach(tasks, file, recipe);
   const rest = known ? `; ${known} there already` : "";
   write("stdout", `${count(added, "task")} added to \`${directory}\`${rest}\n`);
-  if (!added && !known) return 0;
-  write("stderr", `To run what waits:  ${program("run", directory)}\n`);
-  return 0;
+  if (added || known) write("stderr", `To run what waits:  ${program("run", directory)}\n`);
 }
 
-/** What the words say: which task a line makes, and where the lines are. */
-async function whatToAdd(input: Input): Promise<{ make: MakeTask; file: string }> {
+/** What the words say: what to call for a line, and where the lines are. */
+async function whatToAdd(input: Input): Promise<{ recipe: Recipe; file: string }> {
   const words = input.words.slice(1);
   const isProgram = input.rest.length > 0;
   const [surplus, owner] = isProgram ? ["json", "MODULE#EXPORT"] : ["shell", "-- PROGRAM"];
@@ -63,17 +56,17 @@ async function whatToAdd(input: Input): Promise<{ make: MakeTask; file: string }
   const [isJson, separator] = [input.is("json"), input.text("colsep")];
   const columns = columnsBy(separator);
   if (columns && isJson) throw new UsageError("Lines have columns, or are JSON: not both");
-  const argumentsOf = isJson ? parseLine : columns ?? ((line: string) => [line]);
-  const make = isProgram
-    ? programTask(input.rest, input.is("shell"), columns)
-    : await callTask(words.shift(), argumentsOf, separator ?? isJson);
+  const args = isJson ? parseLine : columns ?? ((line: string) => [line]);
+  const recipe: Recipe = isProgram
+    ? programRecipe(input.rest, input.is("shell"), columns)
+    : await functionRecipe(words.shift(), separator ?? isJson, args);
   const [file = "-"] = words;
   if (words.length > 1) {
     const files = words.map(quote).join(" ");
     throw new UsageError(`One file at a time, or \`cat ${files} | forrest add\` and so on`);
   }
   if (file !== "-" && !exists(file)) throw new UsageError(`There is no file \`${file}\``);
-  return { make, file };
+  return { recipe, file };
 }
 
 /** What parts a line into its columns, if it is to have some. */
@@ -87,8 +80,8 @@ function columnsBy(separator?: string): ((line: string) => string[]) | undefined
   }
 }
 
-/** The tasks that lines make, with these and their numbers. */
-async function* madeOf(file: string, make: MakeTask) {
+/** The lines that are to be tasks, with their numbers and what is to be called with. */
+async function* callsFor(file: string, { args }: Recipe) {
   let number = 0;
   for await (const text of linesOf(file)) {
     const line = text.replace(/\r$/, ""); // of a file from Windows
@@ -97,48 +90,46 @@ async function* madeOf(file: string, make: MakeTask) {
     if (line.includes("\0")) {
       throw new UsageError(`Line ${number} has a NUL in it: write one argument a line`);
     }
-    yield { ...make(line, number), line, number };
+    yield { line, number, args: args(line, number) };
   }
 }
 
-type Lines = ReturnType<typeof madeOf>;
-
-async function showFirst(lines: Lines): Promise<number> {
-  let number = 0;
-  for await (const { shown } of lines) {
-    number++;
-    if (number <= 10) write("stdout", `${shown}\n`);
+async function showFirst(file: string, recipe: Recipe): Promise<void> {
+  let all = 0;
+  for await (const { args } of callsFor(file, recipe)) {
+    all++;
+    const stored = args.map((item) => encode(item, "line"));
+    if (all <= 10) write("stdout", `${briefOf({ call: recipe.call, args: stored })}\n`);
   }
-  const more = number > 10 ? `... and ${number - 10} more\n` : "";
-  write("stdout", `${more}Nothing was added: ${count(number, "task")} would be\n`);
-  return 0;
+  const more = all > 10 ? `... and ${all - 10} more\n` : "";
+  write("stdout", `${more}Nothing was added: ${count(all, "task")} would be\n`);
 }
 
-/** Adds tasks under ids that sort as their lines do, and that end with a digest of their keys. */
-async function addMade(tasks: TaskList, lines: Lines) {
+/** Adds tasks under ids that sort as their lines do, and that end with a digest of what makes them different. */
+async function addEach(tasks: TaskList, file: string, recipe: Recipe) {
+  const { call, key } = recipe;
   const cwd = process.cwd();
   const there = [...whatIsThere(tasks)];
   const digests = new Set(there.map(({ digest }) => digest));
   const last = there.reduce((last, { place }) => Math.max(last, place), 0);
-  const pending = new Set<Promise<unknown>>();
+  const pending: Promise<unknown>[] = [];
   const ids = new Set<string>(); // that were added
-  let known = 0;
+  let all = 0;
   try {
-    for await (const { line, number, key, task } of lines) {
-      const bytes = new TextEncoder().encode(JSON.stringify([cwd, key]));
+    for await (const { line, number, args } of callsFor(file, recipe)) {
+      all++;
+      const bytes = new TextEncoder().encode(JSON.stringify([cwd, [...key, line]]));
       const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes), 0, 6).toHex();
-      if (digests.has(digest)) {
-        known++;
-        continue;
-      }
+      if (digests.has(digest)) continue;
       digests.add(digest);
       const place = `${last + number}`.padStart(7, "0"); // so that ids sort as numbers do
       const id = [place, readable(line), digest].filter(Boolean).join("-");
+      const [argv, options] = args as [string[], object];
+      const task = call === PROGRAM ? command(argv, options) : defer(new URL(call), ...args);
       const scheduled = tasks.schedule(task, { id, metadata: { line }, cwd })
-        .then(({ scheduled }) => scheduled ? ids.add(id) : known++);
-      pending.add(scheduled);
-      scheduled.then(() => pending.delete(scheduled), () => {});
-      if (pending.size >= 1000) await Promise.race(pending);
+        .then(({ scheduled }) => scheduled && ids.add(id));
+      scheduled.catch(() => {}); // as it is handled later
+      if (pending.push(scheduled) === 1000) await Promise.all(pending.splice(0));
     }
     await Promise.all(pending);
   } catch (error) {
@@ -147,17 +138,16 @@ async function addMade(tasks: TaskList, lines: Lines) {
     const were = ids.size === 1 ? "was" : "were";
     throw new UsageError(`${error.message}; before that, ${count(ids.size, "task")} ${were} added`);
   }
-  const doubled = dropDoubles(tasks, ids);
-  return { added: ids.size - doubled, known: known + doubled };
+  const added = ids.size - dropDoubles(tasks, ids);
+  return { added, known: all - added };
 }
 
 /** The tasks that a list has, by the digests in their ids, and their places in it; those that wait come last. */
 function* whatIsThere(tasks: TaskList) {
   for (const path of states.toReversed().flatMap((state) => [...tasks.paths(state)])) {
-    const [id = "", place = 0, digest] =
-      /^(?:(\d+)-)?(?:.*-)?([0-9a-f]{12})$/s.exec(locate(path).id) ??
-        [];
-    if (digest) yield { path, id, digest, place: Number(place) };
+    const { id, state } = locate(path);
+    const [, place = 0, digest] = /^(?:(\d+)-)?(?:.*-)?([0-9a-f]{12})$/s.exec(id) ?? [];
+    if (digest) yield { path, id, state, digest, place: Number(place) };
   }
 }
 
@@ -167,24 +157,20 @@ function* whatIsThere(tasks: TaskList) {
  */
 function dropDoubles(tasks: TaskList, ids: Set<string>): number {
   const added = new Set([...ids].map((id) => id.slice(-12)));
-  const first = new Map<string, string>(); // the ids that are kept, by their digests
+  const ours = [...whatIsThere(tasks)].filter(({ digest }) => added.has(digest));
   let dropped = 0;
-  for (const { path, id, digest } of whatIsThere(tasks)) {
-    const kept = first.get(digest) ?? id;
-    first.set(digest, kept);
-    const isDouble = added.has(digest) && kept !== id && locate(path).state === "todo";
-    if (!isDouble || !tasks.find(kept)) continue;
-    rmSync(path, { force: true });
-    if (ids.has(id)) dropped++;
+  for (const [kept, ...others] of Map.groupBy(ours, ({ digest }) => digest).values()) {
+    for (const { path, id, state } of others) {
+      const isDouble = id !== kept.id && state === "todo" && tasks.find(kept.id);
+      if (!isDouble) continue;
+      rmSync(path, { force: true });
+      if (ids.has(id)) dropped++;
+    }
   }
   return dropped;
 }
 
-async function callTask(
-  target = "",
-  argumentsOf: (line: string, number: number) => unknown[],
-  format: string | boolean,
-): Promise<MakeTask> {
+async function functionRecipe(target = "", format: string | boolean, args: Recipe["args"]) {
   const [, module, name] = /^(.+)#([^#]+)$/s.exec(target) ?? [];
   if (!module) {
     const given = target ? `\`${target}\` names no function` : "The function is missing";
@@ -194,11 +180,7 @@ async function callTask(
   if (!url) throw new UsageError(`There is no module \`${module}\``);
   url.hash = name;
   await checkCall(url.href);
-  return (line, number) => {
-    const args = argumentsOf(line, number);
-    const shown = briefOf({ call: url.href, args: args.map((item) => encode(item, "line")) });
-    return { key: [url.href, format, line], shown, task: defer(url, ...args) };
-  };
+  return { call: url.href, key: [url.href, format], args };
 }
 
 /** The URL of a module: of a file, or of a package that is installed here, or that `deno.json` names. */
@@ -221,32 +203,30 @@ function urlOf(module: string): URL | undefined {
 
 /** Lets a process look for a function, as a run would. What cannot be imported here may be elsewhere. */
 async function checkCall(call: string): Promise<void> {
-  using trial = new TaskList(`${tmpdir()}/forrest-${crypto.randomUUID()}`, { postClean: true });
+  using trial = temporaryList();
   const steps = [{ value: { $function: call } }, { value: null }];
   writeFileSync(`${trial.directory}/todo/call.json`, JSON.stringify({ steps }));
-  const options = { processes: 1, autokill: 10, onOutput: () => {} };
-  for await (const { state, errorValue } of trial.run(options)) {
-    const { message } = Object(errorValue);
-    if (/ is not a function; it exports /.test(message)) throw new UsageError(message);
-    if (state === "fail") write("stderr", `Its module cannot be imported here: ${message}\n`);
-  }
+  const [task] = await trial.run({ processes: 1, autokill: 10, onOutput: () => {} });
+  if (task.state === "done") return;
+  const { message } = Object(task.errorValue);
+  if (/ is not a function; it exports /.test(message)) throw new UsageError(message);
+  write("stderr", `Its module cannot be imported here: ${message}\n`);
 }
 
 function parseLine(line: string, number: number): unknown[] {
-  let value;
+  const take = (_key: string, value: unknown, context?: { source?: string }) => {
+    const { source = "" } = context ?? {};
+    if (typeof value !== "number" || isExact(source)) return value;
+    const read = `JavaScript reads the number \`${source}\` as \`${value}\``;
+    throw new UsageError(`Line ${number}: ${read}: write it as text, \`"${source}"\``);
+  };
   try {
-    value = JSON.parse(line);
+    const value = JSON.parse(line, take);
+    return Array.isArray(value) ? value : [value];
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     throw new UsageError(`Line ${number} is not JSON: ${(error as Error).message}`);
   }
-  for (const [token] of line.matchAll(/"(?:[^"\\]+|\\.)*"|-?\d[-+.\de]*/gi)) {
-    if (token.startsWith('"') || isExact(token)) continue;
-    const fix = `write it as text, \`"${token}"\``;
-    throw new UsageError(
-      `Line ${number}: JavaScript reads the number \`${token}\` as \`${Number(token)}\`: ${fix}`,
-    );
-  }
-  return Array.isArray(value) ? value : [value];
 }
 
 /** Whether a number, written with as many digits, is what the text says. */
@@ -259,12 +239,10 @@ function isExact(text: string): boolean {
 /** The digits of a number, from the first one that is not 0. */
 const significant = (text: string) => text.replace(/e.*|\D/gi, "").replace(/^0+/, "");
 
-const PLACEHOLDER = /\{(\d*)(|\.|#|\/|\/\/|\/\.)\}/g;
-
 const stem = (path: string) => path.replace(/\.[^/.]*$/, "");
 const base = (path: string) => path.replace(/^.*\//s, "");
 
-/** What stands between the braces, after the number of a column. */
+/** What stands between braces, after the number of a column. */
 const meanings: Record<string, (text: string) => string> = {
   "": (text) => text,
   ".": stem,
@@ -273,30 +251,24 @@ const meanings: Record<string, (text: string) => string> = {
   "/.": (text) => stem(base(text)),
 };
 
-function programTask(
-  words: string[],
-  isShell: boolean,
-  columnsOf?: (line: string) => string[],
-): MakeTask {
-  const isOurs = ([found, column]: string[]) => !column || (columnsOf && found !== `{${column}#}`);
-  const isGiven = words.some((word) => word.matchAll(PLACEHOLDER).some(isOurs));
+function programRecipe(words: string[], isShell: boolean, columnsOf?: (line: string) => string[]) {
+  const placeholder = new RegExp(`\\{#\\}|\\{(${columnsOf ? "\\d*" : ""})(|\\.|/|//|/\\.)\\}`, "g");
+  const isGiven = words.some((word) => word.search(placeholder) >= 0);
   const template = isGiven ? words : [...words, "{}"];
-  return (line, number) => {
+  const args = (line: string, number: number) => {
     const columns = columnsOf?.(line) ?? [];
     const fill = (found: string, column: string, kind: string) => {
-      if (!isOurs([found, column])) return found;
+      if (found === "{#}") return `${number}`;
       const text = column ? columns[Number(column) - 1] : line;
       if (text === undefined) {
-        throw new UsageError(
-          `Line ${number} has ${count(columns.length, "column")}, and no ${found}`,
-        );
+        const there = count(columns.length, "column");
+        throw new UsageError(`Line ${number} has ${there}, and no ${found}`);
       }
-      const value = kind === "#" ? `${number}` : meanings[kind](text);
+      const value = meanings[kind](text);
       return isShell ? quote(value) : value;
     };
-    const argv = template.map((word) => word.replace(PLACEHOLDER, fill));
-    const options = isShell ? { shell: true } : {};
-    const shown = briefOf({ call: "forrest#command", args: [argv, options] });
-    return { key: [template, isShell, line], shown, task: command(argv, options) };
+    const argv = template.map((word) => word.replace(placeholder, fill));
+    return [argv, isShell ? { shell: true } : {}];
   };
+  return { call: PROGRAM, key: [template, isShell], args };
 }

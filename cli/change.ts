@@ -4,67 +4,47 @@
  * @module
  */
 
-import { rmSync } from "node:fs";
 import retryHelp from "./help/retry.txt" with { type: "text" };
 import cleanHelp from "./help/clean.txt" with { type: "text" };
 import resetHelp from "./help/reset.txt" with { type: "text" };
-import { locate, TaskList } from "../mod.ts";
-import { type Command, type Input, program, UsageError } from "./command.ts";
-import { choose, directoryOf, isChoosing, namesIn, openList } from "./list.ts";
+import { TaskList } from "../mod.ts";
+import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
+import { countsIn, directoryOf, exists, isChoosing, openList, tasksChosen } from "./list.ts";
 import { count, isTerminal, write } from "./terminal.ts";
 
-export const retry: Command = {
-  help: retryHelp,
-  action: retryTasks,
-};
+export const retry: Command = { help: retryHelp, action: retryTasks };
+export const clean: Command = { help: cleanHelp, most: 1, action: cleanList };
+export const reset: Command = { help: resetHelp, most: 1, action: resetList };
 
-export const clean: Command = {
-  help: cleanHelp,
-  most: 1,
-  action: cleanList,
-};
-
-export const reset: Command = {
-  help: resetHelp,
-  most: 1,
-  action: resetList,
-};
-
-async function retryTasks(input: Input): Promise<number> {
-  const directory = directoryOf(input);
-  const tasks = openList(directory);
-  const chosen = [...choose(input, directory, tasks, ["fail"])].map(locate);
-  const other = chosen.find(({ state }) => state !== "fail");
-  if (other) {
-    throw new UsageError(`The task \`${other.id}\` has not failed: it is in \`${other.state}\``);
-  }
+async function retryTasks(input: Input): Promise<void> {
+  const tasks = openList(directoryOf(input));
+  const chosen = tasksChosen(input, tasks, ["fail"], "has not failed");
   const moved = await tasks.retry(chosen.map(({ id }) => id));
-  if (!moved) write("stdout", isChoosing(input) ? "No task is chosen\n" : "No task has failed\n");
-  else write("stdout", `${count(moved, "task")} moved from \`fail\` back to \`todo\`\n`);
-  if (moved) write("stderr", `To run what waits:  ${program("run", directory)}\n`);
-  return 0;
+  const none = isChoosing(input) ? "No task is chosen" : "No task has failed";
+  const what = moved ? `${count(moved, "task")} moved from \`fail\` back to \`todo\`` : none;
+  write("stdout", `${what}\n`);
+  if (moved) write("stderr", `To run what waits:  ${program("run", nearby(tasks.directory))}\n`);
 }
 
-function cleanList(input: Input): number {
+function cleanList(input: Input): number | void {
   const directory = directoryOf(input);
   const tasks = openList(directory);
-  const removable = ["todo", "done", "fail"] as const;
-  const named = removable.filter((state) => input.is(state));
-  const chosen = named.length ? named : removable;
-  const counts = tasks.count();
-  const what = chosen.map((state) => `${counts[state]} ${state}`).join(", ");
-  if (!named.length && !isAgreed(`Remove all tasks of \`${directory}\` (${what})?`, input)) {
-    return 1;
-  }
-  tasks.clean(Object.fromEntries(chosen.map((state) => [state, true])));
+  const { todo, done, fail } = tasks.count();
+  const counts = Object.entries({ todo, done, fail });
+  const named = counts.filter(([state]) => input.is(state));
+  const chosen = named.length ? named : counts;
+  const what = countsIn(Object.fromEntries(chosen));
+  const isMeant = named.length ||
+    isAgreed(`Remove all tasks of \`${directory}\` (${what})?`, input);
+  if (!isMeant) return 1;
+  tasks.clean(Object.fromEntries(chosen.map(([state]) => [state, true])));
   write("stdout", `Removed from \`${directory}\`: ${what}\n`);
-  return 0;
 }
 
-function resetList(input: Input): number {
+function resetList(input: Input): number | void {
   const directory = directoryOf(input);
   const tasks = openList(directory);
-  const what = Object.entries(tasks.count()).map(([state, n]) => `${n} ${state}`).join(", ");
+  const what = countsIn(tasks.count());
   if (!isAgreed(`Remove the task list \`${directory}\` (${what})?`, input)) return 1;
   tasks.recover();
   const { running } = tasks.count();
@@ -74,14 +54,10 @@ function resetList(input: Input): number {
       "stop that run, or, if it has died on another host, let `forrest run` take them over";
     throw new Error(`Nothing is removed, as ${those} running: ${fix}`);
   }
-  rmSync(`${directory}/log.txt`, { force: true });
   const options = { existOk: true, preClean: false, postClean: true };
   new TaskList(directory, options)[Symbol.dispose]();
-  const left = namesIn(directory)?.length
-    ? `; \`${directory}\` stays, as it holds other things`
-    : "";
+  const left = exists(directory) ? `; \`${directory}\` stays, as it holds other things` : "";
   write("stdout", `Removed \`${directory}\`: ${what}${left}\n`);
-  return 0;
 }
 
 /** Asks on a terminal; elsewhere `--yes` must be given. */

@@ -11,9 +11,8 @@ import { quote } from "./terminal.ts";
 export function codeOf(stored: unknown): string {
   try {
     return codeOfPart(stored);
-  } catch (error) {
-    if (error instanceof RangeError) return "…";
-    throw error;
+  } catch {
+    return "…";
   }
 }
 
@@ -53,9 +52,7 @@ const specials: Record<string, (stored: never) => string> = {
   $object: codeOfObject,
   $function: codeOfCallee,
   $regexp: ([source, flags]: string[]) => `/${source}/${flags}`,
-  $url: (href: string) => `new URL(${JSON.stringify(href)})`,
   $bytes: (base64: string) => `Uint8Array.fromBase64(${JSON.stringify(base64)})`,
-  $buffer: (base64: string) => `Buffer.from(${JSON.stringify(base64)}, "base64")`,
   $arraybuffer: (base64: string) => `${specials.$bytes(base64 as never)}.buffer`,
   $error: ({ name, message }: Error) => `new ${name}(${JSON.stringify(message)})`,
 };
@@ -111,14 +108,20 @@ export function programOf(steps: Step[]): string {
   return [...froms, ...lines].join("\n");
 }
 
-/** A stored error in one line. */
-export function headOfError(stored: unknown): string {
-  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
+/** What a stored error says, with its name; or what else was thrown. */
+export function messageOf(stored: unknown): string {
+  if (stored === undefined) return "(no error is stored)";
+  const { $error: error } = Object(stored);
   if (!error) return `threw ${codeOf(stored)}`;
   const { name = "Error", message = "" } = error;
-  const [first, ...others] = `${message}`.trimEnd().split("\n");
-  const last = /It last printed:$/.test(first) ? ` ${tellingOf(others)}` : "";
-  return first ? `${name}: ${first}${last}` : `${name}`;
+  const words = [name, message].map((word) => typeof word === "string" ? word : codeOf(word));
+  return words.filter(Boolean).join(": ");
+}
+
+/** The same in one line. */
+export function headOfError(stored: unknown): string {
+  const [first, ...others] = messageOf(stored).trimEnd().split("\n");
+  return /It last printed:$/.test(first) ? `${first} ${tellingOf(others)}` : first;
 }
 
 /** The line that says most of what a process has printed last: an error, and no line of its stack. */
@@ -128,14 +131,12 @@ function tellingOf(lines: string[]): string {
     told.at(-1) ?? "";
 }
 
-/** A stored error with its stack, its own properties and its causes. */
+/** The same with its stack, its own properties and its causes. */
 export function textOfError(stored: unknown): string {
-  const { $error: error } = (stored ?? {}) as { $error?: Partial<Error> };
-  if (!error) return headOfError(stored);
-  const { name = "Error", message = "", stack, cause, ...others } = error;
-  const hasMessage = stack?.includes(message);
-  const head = hasMessage ? stack : [`${name}: ${message}`, stack].filter(Boolean).join("\n");
+  const { name: _, message = "", stack, cause, ...others } = Object(Object(stored).$error);
+  const isWhole = stack && `${stack}`.includes(message);
+  const head = isWhole ? [stack] : [messageOf(stored), stack];
   const properties = Object.entries(others).map(([key, value]) => `    ${key}: ${codeOf(value)}`);
-  const reason = cause === undefined ? [] : [`Caused by: ${textOfError(cause)}`];
-  return [head, ...properties, ...reason].join("\n");
+  const reason = cause === undefined ? "" : `Caused by: ${textOfError(cause)}`;
+  return [...head, ...properties, reason].filter(Boolean).join("\n");
 }

@@ -17,11 +17,12 @@ export interface Command {
   help: string;
   /** How many words it takes, if not any number. */
   most?: number;
-  /** Other names of options, as people know them from elsewhere. */
-  otherNames?: Record<string, string>;
-  /** Does it, as one of these commands; gives the exit code. */
-  action(input: Input, commands: Record<string, () => Promise<Command>>): number | Promise<number>;
+  /** Does it, as one of these commands; gives the exit code, if that is not 0. */
+  action(input: Input, commands: Commands): number | void | Promise<number | void>;
 }
+
+/** Commands by their names, each of which is read from its file when it is asked for. */
+export type Commands = Record<string, () => Promise<Command>>;
 
 /** An option, as in `  -j, --processes N  tasks to run at once`; what has no value is a flag. */
 export interface Option {
@@ -51,9 +52,6 @@ export interface Input {
 /** Something that a person can put right in the words of the command. */
 export class UsageError extends Error {}
 
-/** Holds what a task has thrown, for the runtime to print it as it is. */
-export class Raised extends Error {}
-
 /** The exit code of what is to be started again. */
 export const AGAIN = 75;
 
@@ -62,9 +60,8 @@ export function unknown(what: string, word: string, valid: string[]): string {
   const said = `There is no ${what} \`${printable(word)}\``;
   const bare = (option: string) => option.replace(/^-+/, "");
   const near = valid.filter((other) => isNear(bare(word), bare(other)));
-  const [nearest] = near.sort((a, b) =>
-    levenshteinDistance(word, a) - levenshteinDistance(word, b)
-  );
+  const distance = (other: string) => levenshteinDistance(word, other);
+  const [nearest] = near.sort((a, b) => distance(a) - distance(b));
   return nearest ? `${said}; the nearest is \`${printable(nearest)}\`` : said;
 }
 
@@ -79,13 +76,10 @@ function isNear(word: string, other: string): boolean {
 /** Whether a text names a module by something other than a path, such as a URL. */
 export const isSpecifier = (text: string): boolean => /^[a-z][a-z+.-]+:/i.test(text);
 
-/** Whether there may be such a module: of a file, that is looked up. */
-export const mayBeModule = (text: string): boolean => isSpecifier(text) || existsSync(text);
-
 /** The session module, which must be there if it is a file. */
 export function sessionOf(input: Input): string | undefined {
   const session = input.text("session");
-  if (!session || mayBeModule(session)) return session;
+  if (!session || isSpecifier(session) || existsSync(session)) return session;
   throw new UsageError(`\`--session\`: there is no module \`${session}\``);
 }
 

@@ -5,17 +5,18 @@
  */
 
 import type { State, TaskList } from "../mod.ts";
-import { exists } from "./list.ts";
+import { exists, nameAt } from "./list.ts";
 import { barWith, rateText } from "./screen.ts";
-import { nameAt } from "./task.ts";
 import { cut, duration, printable } from "./terminal.ts";
+
+/** How long this program has been running. */
+export const secondsSinceStart = (): number => performance.now() / 1000;
 
 /** What is known of a list while it is worked on, by this run and by others. */
 export class Progress {
   /** The ids of the tasks that have failed, and are to be tried again. */
   readonly retried = new Set<string>();
   readonly #tasks: TaskList;
-  #begin = performance.now();
   #counts: Record<State, number>;
   #endedBefore: number;
   #nextLook = 0;
@@ -38,16 +39,11 @@ export class Progress {
     return this.#counts;
   }
 
-  /** Seconds since the beginning. */
-  elapsed(): number {
-    return (performance.now() - this.#begin) / 1000;
-  }
-
   /** A bar with counts, time left, rate, and the task that runs for longest. */
   line(): string {
     const { todo, running, done, fail } = this.counts();
     const total = todo + running + done + fail;
-    const rate = (done + fail - this.#endedBefore) / this.elapsed();
+    const rate = (done + fail - this.#endedBefore) / secondsSinceStart();
     const [longest, seconds] = this.#longest();
     // what runs longest may take as long again, however short the others were
     const left = rate > 0 ? duration(Math.max((todo + running) / rate, seconds)) : "?";

@@ -4,8 +4,9 @@
  * @module
  */
 
+import { lstatSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
 import { stripVTControlCharacters } from "node:util";
-import { resolve } from "@std/path/resolve";
 import statusHelp from "./help/status.txt" with { type: "text" };
 import listHelp from "./help/list.txt" with { type: "text" };
 import showHelp from "./help/show.txt" with { type: "text" };
@@ -13,146 +14,107 @@ import logsHelp from "./help/logs.txt" with { type: "text" };
 import { locate, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
-import { linesOf } from "./lines.ts";
-import { choose, deadAmong, directoryOf, exists, findTask, infoOf } from "./list.ts";
-import { noTask, noteOnDead, openList } from "./list.ts";
-import { printedBy, saidOf, triesIn } from "./log.ts";
+import { choose, countsIn, deadIn, directoryOf, exists, findTask } from "./list.ts";
+import { isTaskFile, lineOf, noTask, noteOnDead, openList, outcomeAt } from "./list.ts";
+import { type Stored, taskAt, taskIn } from "./list.ts";
+import { linesOf, saidOf, triesIn, type Try } from "./log.ts";
 import { Progress } from "./live.ts";
 import { Screen } from "./screen.ts";
-import { lineIn, lineOf, outcomeAt, stateAt, type Stored, storedAt } from "./task.ts";
 import { count, cut, duration, paint, printable } from "./terminal.ts";
 import { widthOfOutput, write, writeAll } from "./terminal.ts";
 
-export const status: Command = {
-  help: statusHelp,
-  most: 1,
-  action: countTasks,
-};
-
-export const list: Command = {
-  help: listHelp,
-  action: listTasks,
-};
-
-export const show: Command = {
-  help: showHelp,
-  action: showTask,
-};
-
-export const logs: Command = {
-  help: logsHelp,
-  most: 2,
-  action: printLog,
-};
+export const status: Command = { help: statusHelp, most: 1, action: countTasks };
+export const list: Command = { help: listHelp, action: listTasks };
+export const show: Command = { help: showHelp, action: showTask };
+export const logs: Command = { help: logsHelp, most: 2, action: printLog };
 
 // ------------------------------------------------------------------------------------- status
 
-async function countTasks(input: Input): Promise<number> {
-  const directory = directoryOf(input);
-  const tasks = openList(directory);
-  if (input.is("watch")) return await watch(tasks, directory);
+async function countTasks(input: Input): Promise<void> {
+  const tasks = openList(directoryOf(input));
+  if (input.is("watch")) return await watch(tasks);
   const counts = tasks.count();
-  const dead = deadAmong(tasks.paths("running")).length;
   const widest = Math.max(...Object.values(counts).map((n) => `${n}`.length));
-  const rows = Object.entries(counts).map(([state, n]) => {
-    const note = state === "running" ? noteOnDead(dead, directory) : "";
-    return `${state.padEnd(7)}  ${`${n}`.padStart(widest)}${note}\n`;
-  });
-  write("stdout", rows.join(""));
-  const running = counts.running - dead;
+  for (const [state, n] of Object.entries(counts)) {
+    const note = state === "running" ? noteOnDead(tasks) : "";
+    write("stdout", `${state.padEnd(7)}  ${`${n}`.padStart(widest)}${note}\n`);
+  }
+  const running = counts.running - deadIn(tasks);
   const rate = running > 0 ? recentRate(tasks) : 0;
-  if (!rate) return 0;
+  if (!rate) return;
   // once little more waits, what runs may be what takes longest
   const left = counts.todo > running ? duration((counts.todo + running) / rate) : "?";
   const digits = Number(rate.toPrecision(2));
   write("stdout", `${digits} tasks a second in the last minute, ${left} left\n`);
-  return 0;
 }
 
 /** How many tasks a second have ended in the last minute. */
 function recentRate(tasks: TaskList): number {
   const paths = [...tasks.paths("done"), ...tasks.paths("fail")];
-  const ages = paths.map((path) => (Date.now() - (infoOf(path)?.mtimeMs ?? 0)) / 1000);
+  const timeOf = (path: string) => lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const ages = paths.map((path) => (Date.now() - timeOf(path)) / 1000);
   const recent = ages.filter((age) => age < 60);
   return recent.length / recent.reduce((longest, age) => Math.max(longest, age), 1);
 }
 
 /** Shows the live line until nothing is left to do; without a terminal, a line for each change. */
-async function watch(tasks: TaskList, directory: string): Promise<number> {
-  const screen = new Screen(true);
+async function watch(tasks: TaskList): Promise<void> {
+  const screen = new Screen();
   const progress = new Progress(tasks);
   for (let before = "";;) {
     const counts = progress.counts();
-    const note = noteOnDead(deadAmong(tasks.paths("running")).length, directory);
-    const text = Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", ") + note;
+    const note = noteOnDead(tasks);
+    const text = countsIn(counts) + note;
     const isOver = counts.todo + counts.running === 0;
     if (screen.isLive && !isOver && !note) screen.show(progress.line());
     else if (text !== before) screen.print(`${text}\n`, "stdout");
     if (isOver) break;
     before = text;
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await setTimeout(200);
   }
   screen.end();
-  return 0;
 }
 
 // --------------------------------------------------------------------------------------- list
 
-const isTaskFile = (path: string): boolean =>
-  /\.json(@[^/]*)?$/.test(path) && infoOf(path)?.isDirectory() === false;
-
-async function listTasks(input: Input): Promise<number> {
-  await writeAll(linesOfTasks(input));
-  return 0;
-}
-
-function* linesOfTasks(input: Input): Generator<string, void, void> {
+async function listTasks(input: Input): Promise<void> {
   const directory = directoryOf(input);
+  if (isTaskFile(directory) && !exists(directory)) throw noTask(directory);
   const width = input.is("full") ? Infinity : widthOfOutput();
-  const lineFor = input.is("json")
-    ? (path: string) => JSON.stringify(outcomeAt(path, locate(path)))
-    : (path: string) => lineOf(path, width);
-  const paths = isTaskFile(directory)
-    ? input.words
-    : choose(input, directory, openList(directory), states);
-  for (const path of paths) yield lineFor(path);
+  const paths = isTaskFile(directory) ? input.words : choose(input, openList(directory), states);
+  const lineFor = (path: string) =>
+    input.is("json") ? outcomeAt(path) : lineOf(taskAt(path), width);
+  await writeAll(Iterator.from(paths).map(lineFor));
 }
 
 // --------------------------------------------------------------------------------------- show
 
-async function showTask(input: Input): Promise<number> {
-  const [path, id] = input.words;
-  const isFull = input.is("full");
+async function showTask(input: Input): Promise<void> {
+  const [path] = taskIn(input);
   if (path === undefined) throw new UsageError("TASK.json, the task to show, is missing");
-  if (id === undefined && isTaskFile(path)) return await showFile(path, isFull);
-  if (id === undefined && /\.json$/.test(path) && !exists(path)) throw noTask(path);
-  const directory = directoryOf(input);
-  const tasks = openList(directory);
-  if (id === undefined) throw new UsageError("ID or LINE, which says the task, is missing");
-  return await showFile(findTask(directory, tasks, id), isFull);
+  if (!exists(path)) throw noTask(path);
+  await showFile(path, input.is("full"));
 }
 
 const LINES = 20; // so many of a value, an error or an output are shown without `--full`
 
-async function showFile(path: string, isFull: boolean): Promise<number> {
-  const stored = storedAt(path);
+async function showFile(path: string, isFull: boolean): Promise<void> {
+  const { directory, id, state, name, isOfLine, stored } = taskAt(path);
   const { errorValue } = stored;
-  const { directory, id, state } = locate(resolve(path));
   const log = `${directory}/log.txt`;
-  const hasLog = exists(log) && (stored.started !== undefined || state !== "todo");
-  const since = `${stored.started ?? ""}`;
-  const output = hasLog ? await printedBy(log, id, state === "running", since) : "";
+  const isNew = state === "todo" && stored.started === undefined;
+  const tries = exists(log) && !isNew ? (await triesIn(log, id)).get(id) ?? [] : [];
+  const output = tries.at(-1)?.printed?.join("\n") ?? "";
   const message = `${Object(Object(errorValue).$error).message}`;
   const [end = "", told = ""] = /\. It last printed:\n(.*)$/s.exec(message) ?? [];
   // an error holds the end of it; of a program, with what this has printed to its standard output
   const printed = told.includes(stripVTControlCharacters(output).trim()) ? told : output;
   const twice = stripVTControlCharacters(printed).includes(told) ? end : "";
-  const line = lineIn(stored.metadata);
   const sections = [
-    `${line ? `${line}\n` : ""}${path}\n${factsOf(stateAt(path), stored)}`.trimEnd(),
+    `${isOfLine ? `${name}\n` : ""}${path}\n${factsOf(state, stored)}`.trimEnd(),
     Array.isArray(stored.steps) ? programOf(stored.steps) : "",
-    "metadata" in stored && !line ? `metadata: ${codeOf(stored.metadata)}` : "",
-    hasLog ? await triesBefore(log, id, stored) : "",
+    "metadata" in stored && !isOfLine ? `metadata: ${codeOf(stored.metadata)}` : "",
+    triesText(tries.slice(-(Number(stored.attempts) || 1), -1)),
     "returnValue" in stored ? `value: ${codeOf(stored.returnValue)}` : "",
     "errorValue" in stored ? textOfError(errorValue).replace(twice, "") : "",
   ].filter(Boolean).map((section) => isFull ? section : shorten(section));
@@ -161,14 +123,11 @@ async function showFile(path: string, isFull: boolean): Promise<number> {
     sections.push(`To run it here, with its stack:\n  ${program("exec", path, "--raise")}`);
   }
   write("stdout", `${sections.join("\n\n")}\n`);
-  return 0;
 }
 
 /** The tries of a task before the last one, each with its time. */
-async function triesBefore(log: string, id: string, { attempts }: Stored): Promise<string> {
-  if (!(Number(attempts) > 1)) return "";
-  const tries = (await triesIn(log, id)).get(id)?.slice(-Number(attempts), -1) ?? [];
-  const rows = tries.map(({ started, seconds, error = "failed" }) => {
+function triesText(before: Try[]): string {
+  const rows = before.map(({ started, seconds, error = "failed" }) => {
     const ran = seconds === undefined ? "" : `ran ${duration(seconds)}, `;
     return `\n  ${new Date(started).toISOString()}, ${ran}${error}`;
   });
@@ -198,15 +157,13 @@ function factsOf(state: string, { cwd, attempts, started, runtime }: Stored): st
 
 // --------------------------------------------------------------------------------------- logs
 
-async function printLog(input: Input): Promise<number> {
-  const directory = directoryOf(input);
-  const tasks = openList(directory);
-  const [, word] = input.words;
+async function printLog(input: Input): Promise<void> {
+  const tasks = openList(directoryOf(input));
+  const [directory, word] = input.words;
   const log = input.text("log") ?? `${directory}/log.txt`;
   if (!exists(log)) throw new UsageError(`There is no log \`${log}\`: \`forrest run\` writes it`);
-  const id = word === undefined ? undefined : locate(findTask(directory, tasks, word)).id;
+  const id = word === undefined ? undefined : locate(findTask(tasks, word)).id;
   await writeAll(linesAbout(log, id));
-  return 0;
 }
 
 /** The lines of a log, or those that say something of a task. */

@@ -20,9 +20,8 @@ for (const button of all(".command button")) {
 
 const [canvas, output] = all("canvas, output");
 const data = JSON.parse(all("#data")[0].textContent);
-const { first, names, starts, durations, lanes, rows, rowsOf } = data;
+const { first, names, starts, durations, lanes, rows, rowsOf, states } = data; // d, f, or t: tried again
 for (let i = 1; i < starts.length; i++) starts[i] += starts[i - 1];
-const [failed, again] = [new Set(data.failed), new Set(data.again)];
 const laneCount = rowsOf.length;
 
 // Where times are, from 0 to 1: stretches of work to scale, with pauses of one width between them.
@@ -52,7 +51,7 @@ let [low, span, width, selected] = [0, 1, 0, -1];
 /** Where the bar of a try begins, and how high it is: a part of its lane, if that has several rows. */
 function band(i) {
   const size = row / rowsOf[lanes[i]];
-  return [top + lanes[i] * row + (rows[i] ?? 0) * size, size];
+  return [top + lanes[i] * row + rows[i] * size, size];
 }
 
 const x = (place) => left + (place - low) / span * width;
@@ -111,7 +110,7 @@ function drawTimes(context, color) {
     for (let k = Math.max(0, Math.ceil((low - from) / scale / 1e6 / step));; k++) {
       const at = x(from + k * step * 1e6 * scale);
       if (k * step > length || at > left + width) break;
-      if (!write(duration(k * step, step), at)) continue;
+      if (!write(duration(k * step, step / 10), at)) continue;
       context.fillStyle = color("line");
       context.fillRect(Math.round(at), top, 1, height);
     }
@@ -137,12 +136,10 @@ function drawTasks(context, color) {
     const [y, high] = band(i);
     context.fillRect(from, y, size, high - gapOf(high));
   };
-  context.fillStyle = color("done");
-  for (let i = 0; i < names.length; i++) if (!failed.has(i) && !again.has(i)) bar(i, 0.8);
-  context.fillStyle = color("running");
-  for (const i of again) bar(i, 1);
-  context.fillStyle = color("fail");
-  for (const i of failed) bar(i, 1);
+  for (const [name, least] of [["done", 0.8], ["todo", 1], ["fail", 1]]) { // failures above others
+    context.fillStyle = color(name === "todo" ? "running" : name);
+    for (let i = 0; i < names.length; i++) if (states[i] === name[0]) bar(i, least);
+  }
   context.fillStyle = color("ink");
   if (selected >= 0) bar(selected, 3);
 }
@@ -151,7 +148,7 @@ function drawTasks(context, color) {
 
 function select(i) {
   selected = i;
-  const state = failed.has(i) ? "failed" : again.has(i) ? "failed, and was tried again" : "done";
+  const state = { d: "done", f: "failed", t: "failed, and was tried again" }[states[i]];
   const times = `started ${local(first + starts[i] / 1000)}, ran ${duration(durations[i] / 1e6)}`;
   output.textContent = `${names[i]}: ${state}, ${times}, in lane ${lanes[i] + 1}`;
   draw();

@@ -1,33 +1,52 @@
 /**
- * A task list as one HTML page that needs nothing else.
+ * `forrest report`: a task list as one HTML page that needs nothing else, or as a trace.
  *
  * @module
  */
 
-import type { State } from "../mod.ts";
+import { writeFileSync } from "node:fs";
+import { stripVTControlCharacters } from "node:util";
+import { messageOf, textOfError } from "./code.ts";
+import type { Command, Input } from "./command.ts";
+import help from "./help/report.txt" with { type: "text" };
+import { directoryOf, kindOf } from "./list.ts";
 import style from "./page.css" with { type: "text" };
 import page from "./page.html" with { type: "text" };
 import script from "./page.js" with { type: "text" };
-import { kindOf } from "./task.ts";
-import { exactDuration as duration, quote } from "./terminal.ts";
+import { cut, duration, quote, write } from "./terminal.ts";
 import tools from "./timeline.html" with { type: "text" };
-import { type Bar, type Entry, lengthOf, readTimeline, type Timeline } from "./timeline.ts";
+import { type Bar, type Entry, lengthOf, readTimeline } from "./timeline.ts";
+import { type Timeline, traceEvents } from "./timeline.ts";
+
+export const report: Command = { help, most: 1, action: writeReport };
+
+async function writeReport(input: Input): Promise<void> {
+  const directory = directoryOf(input);
+  const trace = input.text("trace");
+  const page = input.text("output") ?? (trace ? undefined : "report.html");
+  for (const [path, make] of [[page, reportPage], [trace, traceEvents]] as const) {
+    if (path === undefined) continue;
+    const text = await make(directory);
+    if (path === "-") write("stdout", text);
+    else writeFileSync(path, text);
+    if (path !== "-") write("stdout", `Written: ${path}\n`);
+  }
+}
 
 /** One self-contained HTML page about a list: totals, failures, timeline, histogram of run times. */
 export async function reportPage(directory: string): Promise<string> {
   const timeline = await readTimeline(directory);
-  const sections = [
-    totalsSection(timeline),
-    failuresSection(directory, timeline.entries),
-    timelineSection(timeline),
-    runTimesSection(timeline.bars),
-  ];
   const shared = `const duration = ${duration};\nconst niceStep = ${niceStep};`;
   return fill(page, {
     title: `Task list ${escape(directory)}`,
     time: time(Date.now()),
     style: `<style>\n${style}</style>`,
-    sections: sections.join("\n"),
+    sections: [
+      totalsSection(timeline),
+      failuresSection(directory, timeline),
+      timelineSection(timeline),
+      runTimesSection(timeline.bars),
+    ].join("\n"),
     data: `<script type="application/json" id="data">${timelineData(timeline)}</script>`,
     script: `<script>\n(() => {\n${shared}\n${script}})();\n</script>`,
   });
@@ -37,10 +56,10 @@ export async function reportPage(directory: string): Promise<string> {
 const fill = (text: string, parts: Record<string, string>): string =>
   text.replace(/<!-- \$(\w+) -->|\$(\w+)/g, (_, element, word) => parts[element ?? word]);
 
-const escape = (text: string) => text.replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
-const cut = (text: string, most: number) => text.length > most ? `${text.slice(0, most)} …` : text;
+const escape = (text: string) =>
+  stripVTControlCharacters(text).replace(/[&<>"'\r]/g, (c) => `&#${c.charCodeAt(0)};`);
 const number = (value: number) => value.toLocaleString("en");
-const tasks = (count: number) => `${number(count)} ${count === 1 ? "task" : "tasks"}`;
+const tasks = (count: number, what = "task") => `${number(count)} ${what}${count === 1 ? "" : "s"}`;
 
 function section(title: string, note: string, body: string): string {
   const name = title.replace(" ", "-").toLowerCase();
@@ -76,22 +95,20 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
       "Median run time": quantile(0.5),
       "95 % took at most": quantile(0.95),
       "Longest run time": quantile(1),
-      "Tried more than once": tasks(entries.filter(({ attempts }) => attempts! > 1).length),
+      "Tried more than once": tasks(entries.filter(({ attempts }) => attempts > 1).length),
     }
     : {};
   const list = Object.entries(facts).map(([name, value]) =>
     `<div><dt>${name}</dt><dd>${value}</dd></div>`
   );
-  const unreadable = entries.filter((entry) => entry.unreadable);
-  const names = unreadable.slice(0, 5).map(({ id, state }) => `${state}/${id}.json`);
-  const others = unreadable.length > 5 ? ` and ${number(unreadable.length - 5)} more` : "";
-  const warning = `Cannot be read as a task: ${escape(names.join(", "))}${others}.`;
+  const broken = entries.filter(({ isBroken }) => isBroken).map(({ id }) => `done/${id}.json`);
+  const warning = `Cannot be read as a task: ${escape(cut(broken.join(", "), 500))}`;
   const none = "This list is empty: schedule tasks, run them, and make this report again.";
   const body = [
     `<dl class="counts">${counts.map(({ figure }) => figure).join("")}</dl>`,
     `<div class="share" aria-hidden="true">${counts.map(({ part }) => part).join("")}</div>`,
     list.length ? `<dl class="facts">${list.join("")}</dl>` : "",
-    unreadable.length ? `<p class="warning">${warning}</p>` : "",
+    broken.length ? `<p class="warning">${warning}</p>` : "",
   ];
   const note = entries.length ? `${tasks(entries.length)} in all.` : none;
   return section("Totals", note, body.join(""));
@@ -99,9 +116,9 @@ function totalsSection({ entries, bars, stretches }: Timeline): string {
 
 function timelineSection({ entries, bars, rows, start, stretches }: Timeline): string {
   if (!bars.length) return section("Timeline", "No finished task to draw yet.", "");
-  const untimed = entries.filter(({ state, tries }) =>
-    (state === "done" || state === "fail") && !tries.length
-  );
+  const finished = entries.filter(({ state }) => /done|fail/.test(state)).length;
+  const again = bars.filter(({ state }) => state === "todo").length;
+  const untimed = finished - (bars.length - again);
   const notes = [
     `A lane for each process, from ${time(start)}`,
     ` to ${time(start + stretches.at(-1)![1] / 1000)}.`,
@@ -109,9 +126,8 @@ function timelineSection({ entries, bars, rows, start, stretches }: Timeline): s
       ? " Where a process held several tasks at once, they share its lane."
       : "",
     stretches.length > 1 ? " Pauses are cut short." : "",
-    untimed.length ? ` Not drawn: ${tasks(untimed.length)} without times, as after a crash.` : "",
+    untimed ? ` Not drawn: ${tasks(untimed)} without times, as after a crash.` : "",
   ];
-  const again = bars.filter(({ state }) => state === "todo").length;
   const tries = again ? `, and ${number(again)} earlier tries,` : "";
   const label = `Timeline of ${tasks(bars.length - again)}${tries} in ${rows.length} lanes`;
   return section("Timeline", notes.join(""), fill(tools, { label }));
@@ -119,8 +135,6 @@ function timelineSection({ entries, bars, rows, start, stretches }: Timeline): s
 
 /** What the script of the page draws, in columns to be small. */
 function timelineData({ bars, rows, start, stretches }: Timeline): string {
-  const indexes = (wanted: State) =>
-    bars.flatMap(({ state }, index) => state === wanted ? [index] : []);
   const data = {
     first: start,
     stretches,
@@ -128,81 +142,65 @@ function timelineData({ bars, rows, start, stretches }: Timeline): string {
     starts: bars.map(({ start }, index) => start - (bars[index - 1]?.start ?? 0)),
     durations: bars.map(({ duration }) => duration),
     lanes: bars.map(({ lane }) => lane),
-    rows: rows.some((rows) => rows > 1) ? bars.map(({ row }) => row) : [],
+    rows: bars.map(({ row }) => row),
     rowsOf: rows,
-    failed: indexes("fail"),
-    again: indexes("todo"),
+    states: bars.map(({ state }) => state[0]).join(""),
   };
   return JSON.stringify(data).replaceAll("<", "\\u003c");
 }
 
 function runTimesSection(bars: Bar[]): string {
   if (!bars.length) return section("Run times", "No finished task to count yet.", "");
-  const { bins, ticks, logarithmic } = histogram(bars);
-  const most = bins.reduce((most, { count }) => Math.max(most, count), 1);
-  const step = Math.max(1, niceStep(most / 4, false));
-  const levels = Array.from({ length: Math.ceil(most / step) + 1 }, (_, level) => level * step);
-  const height = (count: number) => count && Math.max(2, count / levels.at(-1)! * 180);
-  const lines = levels.map((count) => {
-    const y = 190 - height(count);
-    return `<line x2="100%" y1="${y}" y2="${y}"/><text x="-8" y="${y + 4}">${number(count)}</text>`;
-  });
-  const width = 100 / bins.length;
-  const columns = bins.map(({ from, to, count, failed }, index) => {
-    const rect = (state: string, count: number) =>
-      `<rect class="${state}" x="${index * width}%" width="${width}%"` +
-      ` y="${190 - height(count)}" height="${height(count)}"/>`;
-    const label = `${duration(from)} to ${duration(to)}: ${tasks(count)}, ${number(failed)} failed`;
-    const drawn = `<title>${label}</title>${rect("done", count)}${rect("fail", failed)}`;
-    return count ? `<g role="listitem" aria-label="${label}">${drawn}</g>` : "";
-  });
-  const labels = ticks.map(({ value, at }) =>
-    `<line class="tick" x1="${at}%" x2="${at}%" y1="190" y2="195"/>` +
-    `<text class="tick" x="${at}%" y="211">${duration(value)}</text>`
-  );
-  const note = `How many tasks ran for how long${logarithmic ? ", on a logarithmic scale" : ""}.`;
-  const drawn = [...lines, ...columns, ...labels].join("");
-  return section("Run times", note, `<svg role="list" aria-label="${note}">${drawn}</svg>`);
-}
-
-/** Bins with round limits; each is wider by a factor if some tasks ran far longer than others. */
-function histogram(bars: Bar[]) {
-  const runtimes = bars.map(({ duration }) => duration / 1e6).sort((a, b) => a - b);
-  const [shortest, longest] = [runtimes[0], runtimes.at(-1)!];
-  const logarithmic = longest > 30 * shortest;
-  const margin = logarithmic ? 0 : Math.max(0, longest * 0.1 - (longest - shortest)) / 2;
-  const step = logarithmic
-    ? 1 / Math.max(1, Math.min(10, Math.floor(24 / Math.log10(longest / shortest))))
-    : niceStep((longest - shortest + 2 * margin) / 20);
-  const scale = (value: number) => (logarithmic ? Math.log10(value) : value) / step;
-  const limit = (bin: number) => logarithmic ? 10 ** (bin * step) : bin * step;
-  const low = Math.floor(scale(shortest - margin) + 1e-9);
-  const length = Math.floor(scale(longest + margin) + 1e-9) + 1 - low;
-  const bins = Array.from({ length }, (_, bin) => {
-    return { from: limit(low + bin), to: limit(low + bin + 1), count: 0, failed: 0 };
-  });
+  const limits = roundLimits(bars.map(({ duration }) => duration / 1e6));
+  const bins = limits.slice(1).map((to, bin) => ({ from: limits[bin], to, count: 0, failed: 0 }));
   for (const { state, duration } of bars) {
-    const bin = bins[Math.floor(scale(duration / 1e6) + 1e-9) - low];
+    const bin = bins[limits.findLastIndex((limit) => limit <= duration / 1e6)];
     bin.count++;
     if (state !== "done") bin.failed++;
   }
-  const isDense = longest < 100 * shortest;
-  const small = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1]
-    .flatMap((decade) => isDense ? [decade, 2 * decade, 5 * decade] : [decade]);
-  const large = [10, 30, 60, 180, 600, 1800, 3600, 10800, 36000, 86400, 259200, 864000, 2592000]
-    .filter((_, index) => isDense || index % 2 === 0);
-  const values = logarithmic
-    ? [...small, ...large]
-    : bins.map(({ from }) => from).filter((_, bin) => (low + bin) % Math.ceil(length / 4) === 0);
-  const ticks = values.map((value) => ({ value, at: (scale(value) - low) / length * 100 }))
-    .filter(({ at }) => at > -1e-6 && at < 100.000001);
-  return { bins, logarithmic, ticks };
+  const most = Math.max(...bins.map(({ count }) => count));
+  const height = (count: number) => count && Math.max(2, count / most * 180);
+  const lines = [0, most].map((count) => {
+    const y = 190 - height(count);
+    return `<line x2="100%" y1="${y}" y2="${y}"/><text x="-8" y="${y + 4}">${number(count)}</text>`;
+  });
+  const every = Math.ceil(bins.length / 6);
+  const columns = bins.map(({ from, to, count, failed }, index) => {
+    const [x, width] = [`${100 * index / bins.length}%`, `${100 / bins.length}%`];
+    const [begin, end] = [from, to].map((time) => duration(time, (to - from) / 10));
+    const rect = (state: string, high: number) =>
+      `<rect class="${state}" x="${x}" width="${width}" y="${190 - high}" height="${high}"/>`;
+    const label = `${begin} to ${end}: ${tasks(count)}, ${number(failed)} failed`;
+    const drawn = rect("done", height(count)) + rect("fail", height(failed));
+    const tick = `<line class="tick" x1="${x}" x2="${x}" y1="190" y2="195"/>` +
+      `<text class="tick" x="${x}" y="211">${begin}</text>`;
+    const title = `<g role="listitem" aria-label="${label}"><title>${label}</title>`;
+    return (count ? `${title}${drawn}</g>` : "") + (index % every === 0 ? tick : "");
+  });
+  const note =
+    "How many tasks ran for how long, by times of which each is longer by a similar factor.";
+  const drawn = [...lines, ...columns].join("");
+  return section("Run times", note, `<svg role="list" aria-label="${note}">${drawn}</svg>`);
 }
 
-function failuresSection(directory: string, entries: Entry[]): string {
-  const failed = entries.filter(({ failure }) => failure);
-  const groups = Map.groupBy(failed, ({ failure, name }) => kindOf(failure!.message, name));
-  if (!groups.size) return section("Failures", "No task has failed.", "");
+/** Some 20 round limits around times, each above the last by about the same factor. */
+function roundLimits(times: number[]): number[] {
+  const shortest = times.reduce((least, time) => Math.min(least, time));
+  const longest = times.reduce((most, time) => Math.max(most, time));
+  const growth = Math.max(0.02, (longest / shortest) ** (1 / 20) - 1);
+  const limits = [10 ** Math.floor(Math.log10(shortest))];
+  for (let last = limits[0]; last <= longest; limits.push(last)) {
+    const step = niceStep(last * growth);
+    last = (Math.floor(last / step + 1e-9) + 1) * step;
+  }
+  return limits.slice(limits.findLastIndex((limit) => limit <= shortest));
+}
+
+function failuresSection(directory: string, { entries, bars, start }: Timeline): string {
+  const failed = entries.filter(({ state }) => state === "fail");
+  const kind = ({ errorValue, name }: Entry) => kindOf(errorValue, name);
+  const groups = [...Map.groupBy(failed, kind).values()].sort((a, b) => b.length - a.length);
+  if (!groups.length) return section("Failures", "No task has failed.", "");
   const command = ({ id, name }: Entry) => {
     const path = quote(`${directory}/fail/${id}.json`);
     const line = name === id ? "" : `<p>${escape(cut(name, 200))}</p>`;
@@ -210,35 +208,32 @@ function failuresSection(directory: string, entries: Entry[]): string {
     return `${line}<div class="command">${code}<button>Copy</button></div>`;
   };
   const fold = (title: string, body: string) =>
-    `<details><summary>${title}</summary>${body}</details>`;
-  const sorted = [...groups].sort(([, a], [, b]) => b.length - a.length);
-  const triesOf = ({ tries }: Entry) =>
-    tries.slice(0, -1).map(({ started, seconds, error = "failed" }) =>
-      `<p>${time(started)}, ran ${duration(seconds!)}: ${escape(cut(error, 200))}</p>`
-    );
-  const rows = sorted.slice(0, 50).map(([, [first, ...others]]) => {
-    const { message } = first.failure!;
-    const stack = first.failure?.stack ?? "";
-    const left = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
-    const same = others.slice(0, 20).map(command).join("") + left;
+    body && `<details><summary>${title}</summary>${body}</details>`;
+  const row = ([first, ...others]: Entry[]) => {
+    const message = messageOf(first.errorValue);
+    const text = textOfError(first.errorValue);
+    const before = bars.filter(({ entry, state }) => entry === first && state === "todo");
+    const tries = before.map((bar) => {
+      const when = `${time(start + bar.start / 1000)}, ran ${duration(bar.duration / 1e6)}`;
+      return `<p>${when}: ${escape(cut(bar.error ?? "failed", 200))}</p>`;
+    });
+    const more = others.length > 20 ? `<p>And ${number(others.length - 20)} more.</p>` : "";
+    const same = others.slice(0, 20).map(command).join("") + more;
     const cell = [
       `<pre>${escape(cut(message, 1000))}</pre>${command(first)}`,
-      first.tries.length > 1 && fold("Tried before", triesOf(first).join("")),
-      stack && fold("Stack", `<pre>${escape(cut(stack, 4000))}</pre>`),
-      same && fold(`The same in ${tasks(others.length)} more`, same),
+      fold("Tried before", tries.join("")),
+      fold("Stack", text === message ? "" : `<pre>${escape(cut(text, 4000))}</pre>`),
+      fold(`The same in ${tasks(others.length)} more`, same),
     ];
-    return `<tr><td>${number(others.length + 1)}</td><td>${
-      cell.filter(Boolean).join("")
-    }</td></tr>`;
-  });
-  const rare = groups.size > 50 ? ` (the ${number(groups.size - 50)} rarest are left out)` : "";
-  const messages = `${number(groups.size)} ${groups.size === 1 ? "message" : "messages"}${rare}`;
-  const note =
-    `${tasks(failed.length)} with ${messages}. Each command runs its task again, in the ` +
-    "terminal, and throws what it throws.";
-  const names = ["Tasks", "Message, and how to reproduce it"];
-  const head = names.map((name) => `<th scope="col">${name}</th>`).join("");
-  const table = `<table><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
+    return `<tr><td>${number(others.length + 1)}</td><td>${cell.join("")}</td></tr>`;
+  };
+  const rare = groups.length > 50 ? ` (the ${number(groups.length - 50)} rarest are left out)` : "";
+  const note = `${tasks(failed.length)} with ${tasks(groups.length, "message")}${rare}. ` +
+    "Each command runs its task again, in the terminal, and throws what it throws.";
+  const column = '<th scope="col">';
+  const head = `${column}Tasks</th>${column}Message, and how to reproduce it</th>`;
+  const rows = groups.slice(0, 50).map(row).join("");
+  const table = `<table><thead><tr>${head}</tr></thead><tbody>${rows}</tbody></table>`;
   return section("Failures", note, table);
 }
 

@@ -45,8 +45,7 @@ export async function* progress<T>(
   const screen = new Screen();
   if (!screen.isLive) return yield* items;
   const begin = performance.now();
-  let done = 0;
-  let failed = 0;
+  let [done, failed] = [0, 0];
   const show = () => {
     const total = options.total ?? totalOf(items);
     screen.show(lineOf(done, failed, total, (performance.now() - begin) / 1000));

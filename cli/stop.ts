@@ -13,74 +13,37 @@ import { printable } from "./terminal.ts";
 
 export const TIME_IS_OVER = "The time is over (`--time-left`)";
 
-const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds
-
-/** Knows what can still be done in the time that is left. */
-export class Clock {
-  readonly seconds: number;
-  #runtimes: number[] = [];
-  #expected = 0;
-
-  constructor(seconds = Infinity) {
-    this.seconds = seconds;
-  }
-
-  left(): number {
-    return this.seconds - performance.now() / 1000; // which counts from the start of this program
-  }
-
-  saw(runtime = 0): void {
-    if (this.seconds === Infinity) return;
-    this.#runtimes = [...this.#runtimes.slice(-99), runtime];
-    const sorted = this.#runtimes.toSorted((a, b) => a - b);
-    this.#expected = sorted[Math.floor(sorted.length * 0.9)]; // which nine of ten do not exceed
-  }
-
-  mayStart(): boolean {
-    return this.left() > this.#expected + 1;
-  }
-
-  /** Calls `action` a second before the end: time to kill what runs, and to put it back. */
-  beforeEnd(action: () => void): () => void {
-    if (this.seconds * 1000 > LONGEST_TIMER) return () => {};
-    const timer = setTimeout(action, Math.max(0, this.left() - 1) * 1000);
-    return () => clearTimeout(timer);
-  }
-}
-
 /** Ends a run in order on a signal or at the end of its time, and at once on a second signal. */
 export class Stop {
-  #controller = new AbortController();
-  #undo: (() => void)[] = [];
+  readonly #controller = new AbortController();
   readonly signal = this.#controller.signal;
+  readonly #undo: (() => void)[] = [];
+  readonly #seconds: number;
+  #runtimes: number[] = [];
   reason = "";
   code = 0;
 
-  constructor(clock: Clock, screen: Screen, stopSignal?: string) {
+  constructor(seconds = Infinity, stopSignal?: string, screen?: Screen) {
+    this.#seconds = seconds;
     const codes: Record<string, number> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
-    if (stopSignal) {
-      codes[stopSignal.toUpperCase().replace(/^(SIG)?/, "SIG")] = codes.SIGTERM = AGAIN;
-    }
+    if (stopSignal) codes[nameOfSignal(stopSignal)] = codes.SIGTERM = AGAIN;
     for (const [name, code] of Object.entries(codes)) {
       const reason = name === "SIGINT" ? "Interrupted" : `Stopped by ${name}`;
-      this.#listen(name, () => {
+      const release = listen(name, () => {
         if (!this.signal.aborted) return this.#end(reason, code);
-        screen.end();
+        screen?.end();
         process.exit(code);
       });
+      this.#undo.push(release);
     }
-    this.#undo.push(clock.beforeEnd(() => this.#end(TIME_IS_OVER, AGAIN)));
+    const wait = (this.#left() - 1) * 1000; // a second is time to kill what runs, and to put it back
+    if (wait >= 2 ** 31) return; // no timer is that long
+    const timer = setTimeout(() => this.#end(TIME_IS_OVER, AGAIN), Math.max(0, wait));
+    this.#undo.push(() => clearTimeout(timer));
   }
 
-  #listen(name: string, listener: () => void): void {
-    try {
-      if (/^SIG(KILL|STOP)$/.test(name) || !(name in constants.signals)) throw new TypeError();
-      this.#undo.push(listen(name, listener));
-    } catch {
-      throw new UsageError(
-        `\`--stop-signal\`: there is no signal \`${printable(name)}\` to wait for`,
-      );
-    }
+  #left(): number {
+    return this.#seconds - performance.now() / 1000; // which counts from the start of this program
   }
 
   #end(reason: string, code: number): void {
@@ -88,7 +51,27 @@ export class Stop {
     this.#controller.abort();
   }
 
+  /** Learns how long a task takes. */
+  saw(runtime = 0): void {
+    this.#runtimes = [...this.#runtimes.slice(-99), runtime];
+  }
+
+  /** Whether a task can be expected to finish in the time that is left, as nine of ten would. */
+  mayStart(): boolean {
+    if (this.#seconds === Infinity) return true;
+    const sorted = this.#runtimes.toSorted((a, b) => a - b);
+    return this.#left() > (sorted[Math.floor(sorted.length * 0.9)] ?? 0) + 1;
+  }
+
   release(): void {
     for (const undo of this.#undo) undo();
   }
+}
+
+function nameOfSignal(text: string): string {
+  const name = text.toUpperCase().replace(/^(SIG)?/, "SIG");
+  const isHeard = name in constants.signals && !/^SIG(KILL|STOP|ILL|FPE|SEGV)$/.test(name);
+  if (isHeard) return name;
+  const reason = `there is no signal \`${printable(name)}\` to wait for`;
+  throw new UsageError(`\`--stop-signal\`: ${reason}`);
 }

@@ -70,27 +70,20 @@ export function quote(word: string): string {
 
 export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
 
-/** A time, to two digits or so. */
-export function duration(seconds: number): string {
-  const rounded = Number(seconds.toPrecision(2));
-  if (rounded < 1) return `${Number((rounded * 1000).toPrecision(2))} ms`;
-  return rounded < 10 ? `${rounded} s` : exactDuration(Math.round(seconds));
-}
-
-/** A time in the units that suit it, so that times `step` apart differ; the page has its text, too. */
-export function exactDuration(seconds: number, step = seconds / 60): string {
+/** A time in the units that suit it, to two digits or so, or as precise as it is to be; the page has its text, too. */
+export function duration(seconds: number, precision = seconds / 60): string {
   if (!seconds) return "0 s";
-  const digits = Math.min(15, Math.max(3, 1 + Math.ceil(Math.log10(seconds / step))));
+  const digits = Math.min(15, Math.max(2, Math.ceil(Math.log10(seconds / precision))));
   const rounded = Number(seconds.toPrecision(digits));
   const [unit, size] = rounded < 1e-3 ? ["µs", 1e-6] : rounded < 1 ? ["ms", 1e-3] : ["s", 1];
   if (rounded < 60) return `${Number((rounded / (size as number)).toPrecision(digits))} ${unit}`;
   const parts: string[] = [];
-  const least = [86400, 3600, 60, 1].find((size) => size <= step);
+  const least = [86400, 3600, 60, 1].find((size) => size <= precision);
   let rest = least ? Math.round(seconds / least) * least : rounded;
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]] as const) {
     if (rest >= size) parts.push(`${Math.floor(rest / size)} ${unit}`);
     rest %= size;
-    if (size <= step) return parts.join(" ");
+    if (size <= precision) return parts.join(" ");
   }
   return [...parts, rest ? `${Number(rest.toFixed(6))} s` : ""].join(" ").trim();
 }
@@ -109,13 +102,11 @@ export function printable(text: string): string {
 // `@std/cli/unicode-width` would know all of this, but its table is not on the npm registry
 const WIDE =
   /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\u3000-\u303f\uff01-\uff60]/u;
-const NARROW = /^[ -~\u00a0-\u02ff·…█░]*$/;
 
 /** How many columns a text takes. */
 export function widthOf(text: string): number {
   // deno-lint-ignore no-control-regex
   const plain = text.replace(/\x1b\[\d+m/g, "");
-  if (NARROW.test(plain)) return plain.length;
   return Array.from(plain, widthOfCharacter).reduce((sum, width) => sum + width, 0);
 }
 

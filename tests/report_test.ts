@@ -112,7 +112,7 @@ test("the page groups failures by message, with the command that reproduces each
   assert.match(first, /^ *2 TypeError: no such item/);
   assert.ok(first.includes(`forrest exec ${tenTasks}/fail/4.json --raise`));
   assert.ok(first.includes(`forrest exec ${tenTasks}/fail/5.json --raise`));
-  assert.match(second, /^ *1 thrown text/);
+  assert.match(second, /^ *1 threw "thrown text"/); // as `forrest list` says it
   assert.ok(second.includes(`forrest exec ${tenTasks}/fail/6.json --raise`));
 });
 
@@ -339,7 +339,7 @@ test("with a log, a lane is a process, and has a bar for each try of each of its
     "third.txt: lane 0, row 0, 1000000 µs",
     "fourth.txt: lane 1, row 0, 1000000 µs",
   ]);
-  assert.deepEqual([data.rowsOf, data.again, data.failed], [[2, 1], [0], [3, 4]]);
+  assert.deepEqual([data.rowsOf, data.states], [[2, 1], "tddff"]);
   assert.match(page, /aria-label="Timeline of 4 tasks, and 1 earlier tries, in 2 lanes"/);
   assert.match(
     visibleText(page),
