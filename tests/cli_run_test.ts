@@ -471,11 +471,19 @@ eachWay((isExecutable) => {
 
   test("a run that was suspended takes the outcomes that came meanwhile", async () => {
     using list = temporary();
-    list.forrestWith("0.6\n", "add", "list", "--", "sleep");
+    list.forrestWith(
+      "begun\n",
+      "add",
+      "list",
+      "--shell",
+      "--",
+      "touch {} && sleep 0.6 && touch over",
+    );
     const run = list.start("run", "list", "--autokill", "2");
-    await list.until(() => list.count("running") === 1);
+    await list.until(() => existsSync(list.file("begun")));
     run.kill("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, 2500));
+    await list.until(() => existsSync(list.file("over")));
+    await new Promise((resolve) => setTimeout(resolve, 2500)); // until its time is over, too
     run.kill("SIGCONT");
     await list.until(() => list.count("running") === 0);
     assert.equal(list.count("done"), 1);

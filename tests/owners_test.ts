@@ -164,8 +164,10 @@ for (const [verb, left, delay, state] of moments) {
       for (const end of ["SIGTERM", "autokill", "SIGKILL"]) {
         const directory = await newList({ a: ["note", log, "a"] });
         const call = delay.split(":")[0];
-        const words = ["-D", "-o", "/dev/null", "-e", `trace=${call}`, "-e", `inject=${delay}`];
-        const options = end === "autokill" ? { autokill: 1 } : {};
+        // so long that a busy machine has begun the task, and then longer
+        const longer = end === "autokill" ? delay.replace("1500000", "6000000") : delay;
+        const words = ["-D", "-o", "/dev/null", "-e", `trace=${call}`, "-e", `inject=${longer}`];
+        const options = end === "autokill" ? { autokill: 5 } : {};
         const stage = { ...syncing, threads: call !== "rename", options };
         const host = startTraced(stage, directory, words);
         await until(() => namesIn(directory, "running").some((name) => left.test(name)), verb);
