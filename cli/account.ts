@@ -7,7 +7,7 @@
 import { encode, locate, type Stream, type Task, type TaskList } from "../mod.ts";
 import { textOfError } from "./code.ts";
 import { type Input, nearby, program } from "./command.ts";
-import { kindOf, lineOf, nameAt, outcomeAt, storedAt, taskAt } from "./list.ts";
+import { jsonOf, kindOf, lineOf, nameAt, storedAt, taskAt } from "./list.ts";
 import { type Progress, secondsSinceStart } from "./live.ts";
 import type { Screen } from "./screen.ts";
 import { count, cut, duration, printable, widthOfOutput, write } from "./terminal.ts";
@@ -134,7 +134,7 @@ export class Account {
 
   #outcome(path: string, isFailed: boolean): void {
     const { screen, input } = this.#context;
-    if (input.is("json")) screen.print(`${outcomeAt(path)}\n`, "stdout");
+    if (input.is("json")) screen.print(`${jsonOf(taskAt(path))}\n`, "stdout");
     else if (!input.is("quiet")) screen.print(`${lineOf(taskAt(path))}\n`, "stdout");
     if (!isFailed || !input.is("print-errors")) return;
     screen.print(`${textOfError(storedAt(path).errorValue)}\n`, "stderr");

@@ -88,7 +88,7 @@ export function isChoosing({ words, text }: Input): boolean {
   return words.length > 1 || text("where") !== undefined || text("match") !== undefined;
 }
 
-/** The files of the tasks that words (states, ids or lines), `--where` and `--match` choose. */
+/** The files of the tasks that words (states, ids or lines), `--where` and `--match` choose; one may have moved since. */
 export function* choose(input: Input, tasks: TaskList, usual: readonly State[]) {
   const [, ...words] = input.words;
   const [where, match] = [input.text("where"), input.text("match")];
@@ -96,7 +96,7 @@ export function* choose(input: Input, tasks: TaskList, usual: readonly State[]) 
   for (const word of words.length ? words : where ? [where] : usual) {
     for (const path of isState(word) ? tasks.paths(word) : findTasks(tasks, word)) {
       const isWanted = !where || placeOf(path).state === where;
-      if (isWanted && exists(path) && (!match || matches(path, match))) yield path;
+      if (isWanted && (!match || matches(path, match))) yield path;
     }
   }
 }
@@ -164,18 +164,19 @@ export function taskAt(path: string, stored = storedAt(path)) {
   return { ...place, path, stored, isOfLine, name: isOfLine ? line : place.id };
 }
 
+export type Task = ReturnType<typeof taskAt>;
+
 export const nameAt = (path: string): string => taskAt(path).name;
 
 /** What `--json` prints of a task. */
-export function outcomeAt(path: string): string {
-  const { id, state, isOfLine, name, stored } = taskAt(path);
+export function jsonOf({ id, state, path, isOfLine, name, stored }: Task) {
   const { steps: _steps, metadata, ...others } = stored;
   const named = isOfLine ? { line: name } : { metadata };
   return JSON.stringify({ id, state, path: nearby(path), ...named, ...others });
 }
 
 /** One line that says what became of a task; `note` comes before its value, error or call. */
-export function lineOf(task: ReturnType<typeof taskAt>, width = widthOfOutput(), note = "") {
+export function lineOf(task: Task, width = widthOfOutput(), note = "") {
   const { name, state, stored } = task;
   const seconds = typeof stored.runtime === "number" ? duration(stored.runtime) : "";
   const text = [

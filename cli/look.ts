@@ -15,8 +15,8 @@ import { locate, states, type TaskList } from "../mod.ts";
 import { codeOf, programOf, textOfError } from "./code.ts";
 import { type Command, type Input, nearby, program, UsageError } from "./command.ts";
 import { choose, countsIn, deadIn, directoryOf, exists, findTask } from "./list.ts";
-import { isTaskFile, lineOf, noTask, noteOnDead, openList, outcomeAt } from "./list.ts";
-import { type Stored, taskAt, taskIn } from "./list.ts";
+import { isTaskFile, jsonOf, lineOf, noTask, noteOnDead, openList } from "./list.ts";
+import { type Stored, type Task, taskAt, taskIn } from "./list.ts";
 import { linesOf, saidOf, triesIn, type Try } from "./log.ts";
 import { Progress } from "./live.ts";
 import { Screen } from "./screen.ts";
@@ -81,10 +81,12 @@ async function listTasks(input: Input): Promise<void> {
   const directory = directoryOf(input);
   if (isTaskFile(directory) && !exists(directory)) throw noTask(directory);
   const width = input.is("full") ? Infinity : widthOfOutput();
-  const paths = isTaskFile(directory) ? input.words : choose(input, openList(directory), states);
-  const lineFor = (path: string) =>
-    input.is("json") ? outcomeAt(path) : lineOf(taskAt(path), width);
-  await writeAll(Iterator.from(paths).map(lineFor));
+  const isFile = isTaskFile(directory);
+  const paths = isFile ? input.words : choose(input, openList(directory), states);
+  const tasks = Iterator.from(paths).map((path) => taskAt(path));
+  const hasMoved = ({ path, stored }: Task) => !isFile && "errorValue" in stored && !exists(path);
+  const there = tasks.filter((task) => !hasMoved(task));
+  await writeAll(there.map((task) => input.is("json") ? jsonOf(task) : lineOf(task, width)));
 }
 
 // --------------------------------------------------------------------------------------- show

@@ -49,13 +49,16 @@ export function write(stream: Stream, text: string): void {
 /** Writes lines to the standard output, many at once. */
 export async function writeAll(lines: Iterable<string> | AsyncIterable<string>): Promise<void> {
   let text = "";
+  const add = (line: string) => {
+    text += `${line}\n`;
+    if (text.length < 65_536) return;
+    write("stdout", text);
+    text = "";
+  };
   try {
-    for await (const line of lines) {
-      text += `${line}\n`;
-      if (text.length < 65_536) continue;
-      write("stdout", text);
-      text = "";
-    }
+    // to wait for each of those that are there already takes as long as to make it
+    if (Symbol.iterator in lines) { for (const line of lines) add(line); }
+    else for await (const line of lines) add(line);
   } finally {
     write("stdout", text);
   }
