@@ -106,7 +106,8 @@ export function checkId(id: unknown): asserts id is string {
   throw new TypeError(`Cannot use ${JSON.stringify(id)} as an id: it must be ${rule}`);
 }
 
-const sizeOf = (text: string): number => new TextEncoder().encode(text).length;
+const encoder = new TextEncoder();
+const sizeOf = (text: string): number => encoder.encode(text).length;
 
 let lastId = 0;
 const nonce = crypto.randomUUID().slice(0, 8);
@@ -145,7 +146,8 @@ export function idsIn(directory: string, state: State): string[] {
 /** The ids in a folder of 100,000 tasks or more: to list a million takes Deno 8 s and 900 MB. */
 function idsInLarge(folder: string): string[] {
   const { execFileSync } = system().getBuiltinModule("node:child_process");
-  const script = `export LC_ALL=C; ls -f "$0" | sed -n 's/^\\([^.].*\\)\\.json$/\\1/p' | sort`;
+  const names = `ls -f "$0" | grep -a '^[^.].*[.]json$'`;
+  const script = `export LC_ALL=C; ${names} | sed 's/[.]json$//' | sort`; // one `sed` for both takes three times as long
   const options = { encoding: "utf8", maxBuffer: 2 ** 30 } as const;
   return execFileSync("sh", ["-c", script, folder], options).split("\n").slice(0, -1);
 }
@@ -260,8 +262,10 @@ export function claim(directory: string, id: string, owner: string): string | un
 }
 
 /** Whether a claim, or its outcome written aside, would have too long a name. */
-export const isTooLong = (id: string, owner: string): boolean =>
-  sizeOf(`${id}.json@${owner}~done`) > 250;
+export function isTooLong(id: string, owner: string): boolean {
+  const most = 250 - `.json@${owner}~done`.length;
+  return id.length > most / 3 && sizeOf(id) > most; // a character has three bytes at most
+}
 
 /** Puts a claimed task back as it was, unless it has an outcome; gives the state in which it is then. */
 export function putBack(claim: string): State | undefined {
