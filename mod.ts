@@ -969,10 +969,8 @@ class ListRun {
     const { directory, logFile } = list;
     const wanted = options.ids && new Set(options.ids);
     this.#isWanted = (id) => wanted?.has(id) ?? true;
-    this.#log = new Log(
-      options.onOutput ?? (logFile ? nothing : print),
-      logFile ?? files.logOf(directory),
-    );
+    const show = options.onOutput ?? (logFile ? nothing : print);
+    this.#log = new Log(show, logFile ?? files.logOf(directory));
     this.pool = new Pool(options, 50, this.#log, () => this.#fill()); // milliseconds ahead
   }
 
@@ -1120,8 +1118,7 @@ class ListRun {
     this.#isOver ||= this.#failures > this.#options.maxFailures;
     const { state } = outcome;
     this.#unfiled++;
-    this.#filing = files.file(outcome);
-    await this.#filing;
+    await (this.#filing = files.file(outcome));
     this.#unfiled--;
     const isOurs = this.#claims.delete(outcome.claim); // or the run has been stopped meanwhile
     // if another run was faster, it may be at work on it still
@@ -1346,8 +1343,8 @@ class Runner {
 
   /** Takes lines; what begins with 0x1E may be an answer. */
   #take(lines: string, stream: Stream): void {
-    const [first = "", ...marked] = lines.split("\x1e");
-    let plain = first; // what was printed before the next answer
+    const marked = lines.split("\x1e");
+    let plain = marked.shift()!; // what was printed before the next answer
     for (const part of marked) {
       const end = part.indexOf("\n");
       const job = end < 0 ? undefined : this.jobs.get(part.slice(0, NONCE));
