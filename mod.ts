@@ -1042,7 +1042,8 @@ class ListRun {
   #fill(): void {
     const { mayStart, maxFailures } = this.#options;
     this.#log.flush();
-    while (!this.#isPaused && this.ready.length < 1000) {
+    // if runners are faster than the disk, it is to keep up with them: what waits for it costs memory
+    while (!this.#isPaused && this.ready.length < 1000 && this.#unfiled < 128) {
       if (!this.#ids.length || this.#isOver || this.pool.stopped) return this.pool.endAll();
       // of what is left, a runner gets half its share ahead, and no more than may still fail
       this.pool.left = Math.min(this.#ids.length, 2 * (maxFailures - this.#failures));
