@@ -75,9 +75,10 @@ test("command() fails with exit code, signal and the end of the output", async (
   assert.equal(exitError.code, 3);
   assert.equal(exitError.signal, null);
   const killed = await outcomeOf(command(["sh", "-c", "kill -TERM $$"]), quiet);
-  const killError = killed.errorValue as Error & { signal: unknown };
+  const killError = killed.errorValue as Error & { code: number; signal: unknown };
   assert.match(killError.message, /killed by SIGTERM/);
   assert.equal(killError.signal, "SIGTERM");
+  assert.equal(killError.code, 128 + 15);
   const lost = await outcomeOf(command(["no-such-program", "x"]), quiet);
   assert.match((lost.errorValue as Error).message, /no-such-program/);
 });

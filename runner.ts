@@ -899,7 +899,7 @@ export function spawn(command: string[], options: SpawnOptions = {}): Child {
     stderr: child.stderr,
     ended: deno
       ? child.status.catch(withoutName)
-      : child.exited.then(() => ({ code: child.exitCode ?? 128, signal: child.signalCode })),
+      : child.exited.then((code: number) => ({ code, signal: child.signalCode })),
     write: (text) => void write(text).catch(ignore),
     close: () => void close().catch(ignore),
     kill: () => attempt(() => child.kill("SIGKILL")), // it may have ended

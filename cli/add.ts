@@ -15,7 +15,7 @@ import { command, defer, encode, locate, states, TaskList } from "../mod.ts";
 import { briefOf } from "./code.ts";
 import { type Command, type Input, isSpecifier, program, UsageError } from "./command.ts";
 import { linesOf } from "./log.ts";
-import { directoryOf, exists, isList, readable, temporaryList } from "./list.ts";
+import { directoryOf, exists, isDirectory, isList, readable, temporaryList } from "./list.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
 export const add: Command = { help, action: addAll };
@@ -32,8 +32,10 @@ interface Recipe {
 
 async function addAll(input: Input): Promise<void> {
   const directory = directoryOf(input);
-  if (!isList(directory) && existsSync(directory) && readdirSync(directory).length) {
-    throw new UsageError(`\`${directory}\` is no task list, but not empty: choose a new directory`);
+  const isFile = existsSync(directory) && !isDirectory(directory);
+  if (isFile || (!isList(directory) && existsSync(directory) && readdirSync(directory).length)) {
+    const what = isFile ? "a file" : "no task list, but not empty";
+    throw new UsageError(`\`${directory}\` is ${what}: choose a new directory`);
   }
   const { recipe, file } = await whatToAdd(input);
   if (file === "-" && isTerminal("stdin")) {
@@ -66,6 +68,7 @@ async function whatToAdd(input: Input): Promise<{ recipe: Recipe; file: string }
     throw new UsageError(`One file at a time, or \`cat ${files} | forrest add\` and so on`);
   }
   if (file !== "-" && !exists(file)) throw new UsageError(`There is no file \`${file}\``);
+  if (isDirectory(file)) throw new UsageError(`\`${file}\` is a directory, and no file of lines`);
   return { recipe, file };
 }
 

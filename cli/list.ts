@@ -28,11 +28,14 @@ export function openList(directory: string, logFile?: string): TaskList {
   const make = `\`forrest add ${quote(directory)} ...\` makes one`;
   const problem = !existsSync(directory)
     ? `There is no task list \`${directory}\`; ${make}`
-    : statSync(directory).isDirectory()
+    : isDirectory(directory)
     ? `\`${directory}\` is no task list: it has no folder \`todo\``
     : `\`${directory}\` is a file, or in one; not the directory of a task list`;
   throw new UsageError(problem);
 }
+
+export const isDirectory = (path: string): boolean =>
+  existsSync(path) && statSync(path).isDirectory();
 
 export const isList = (directory: string): boolean => existsSync(`${directory}/todo`);
 

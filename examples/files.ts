@@ -84,7 +84,9 @@ function* filesBelow(folder: string): Generator<string> {
   for (const entry of entries) {
     const path = `${folder}/${entry.name}`;
     if (!entry.isDirectory()) yield path;
-    else if (![".git", "node_modules", "tasklist"].includes(entry.name)) yield* filesBelow(path);
+    else if (![".git", "dist", "node_modules", "tasklist"].includes(entry.name)) {
+      yield* filesBelow(path);
+    }
   }
 }
 

@@ -137,6 +137,16 @@ eachWay((isExecutable) => {
       }
     }
     assert.match(list.forrest("add", ".", "tasks.ts#double").stderr, /no task list, but not empty/);
+    for (
+      const [words, message] of [
+        [["tasks.ts", "tasks.ts#double"], /`tasks\.ts` is a file/],
+        [["list", "tasks.ts#double", "."], /`\.` is a directory, and no file of lines/],
+      ] as const
+    ) {
+      const { code, stderr } = list.forrest("add", ...words);
+      assert.match(stderr, message);
+      assert.equal(code, 2);
+    }
     assert.deepEqual(readdirSync(list.file(".")), ["tasks.ts"], "nothing was made");
   });
 
