@@ -32,10 +32,11 @@ interface Recipe {
 
 async function addAll(input: Input): Promise<void> {
   const directory = directoryOf(input);
-  const isFile = existsSync(directory) && !isDirectory(directory);
-  if (isFile || (!isList(directory) && existsSync(directory) && readdirSync(directory).length)) {
+  if (existsSync(directory) && !isList(directory)) {
+    const isFile = !isDirectory(directory);
     const what = isFile ? "a file" : "no task list, but not empty";
-    throw new UsageError(`\`${directory}\` is ${what}: choose a new directory`);
+    const isOther = isFile || readdirSync(directory).length > 0;
+    if (isOther) throw new UsageError(`\`${directory}\` is ${what}: choose a new directory`);
   }
   const { recipe, file } = await whatToAdd(input);
   if (file === "-" && isTerminal("stdin")) {

@@ -117,8 +117,7 @@ export const deadIn = (tasks: TaskList): number =>
   [...tasks.paths("running")].filter((claim) => isAlive(claim) === false).length;
 
 /** What is to be said of those. */
-export function noteOnDead(tasks: TaskList): string {
-  const dead = deadIn(tasks);
+export function noteOnDead(tasks: TaskList, dead = deadIn(tasks)): string {
   const fix = `\`${program("run", nearby(tasks.directory))}\` takes over`;
   return dead ? `  (${dead} left by a run that has died: ${fix})` : "";
 }
@@ -199,7 +198,7 @@ function outcomeOf(stored: Stored): string {
 }
 
 /** Whether the name, the error with its causes, the value or the call of a task contains a text. */
-export function matches(path: string, text: string): boolean {
+function matches(path: string, text: string): boolean {
   const { name, stored } = taskAt(path);
   const error = "errorValue" in stored ? textOfError(stored.errorValue) : "";
   const messages = error.replace(/^ +at .*/gm, ""); // without its stacks

@@ -34,12 +34,13 @@ async function countTasks(input: Input): Promise<void> {
   const tasks = openList(directoryOf(input));
   if (input.is("watch")) return await watch(tasks);
   const counts = tasks.count();
+  const dead = deadIn(tasks);
   const widest = Math.max(...Object.values(counts).map((n) => `${n}`.length));
   for (const [state, n] of Object.entries(counts)) {
-    const note = state === "running" ? noteOnDead(tasks) : "";
+    const note = state === "running" ? noteOnDead(tasks, dead) : "";
     write("stdout", `${state.padEnd(7)}  ${`${n}`.padStart(widest)}${note}\n`);
   }
-  const running = counts.running - deadIn(tasks);
+  const running = counts.running - dead;
   const rate = running > 0 ? recentRate(tasks) : 0;
   if (!rate) return;
   // once little more waits, what runs may be what takes longest
