@@ -5,7 +5,7 @@
  */
 
 import { encode, locate, type Stream, type Task, type TaskList } from "../mod.ts";
-import { textOfError } from "./code.ts";
+import { headOfError, textOfError } from "./code.ts";
 import { type Input, nearby, program } from "./command.ts";
 import { jsonOf, kindOf, lineOf, nameAt, storedAt, taskAt } from "./list.ts";
 import { type Progress, secondsSinceStart } from "./live.ts";
@@ -30,7 +30,7 @@ export class Account {
   done = 0;
   failed = 0;
   readonly #context: Context;
-  readonly #kinds = new Map<string, { count: number; first: string }>(); // of failures
+  readonly #kinds = new Map<string, { count: number; first: string; message: string }>(); // of failures
   readonly #held = new Map<string, { size: number; says: (() => void)[] }>();
   readonly #order = new Set<string>();
   readonly #over = new Set<string>();
@@ -128,8 +128,9 @@ export class Account {
     this.failed++;
     const { name, stored } = taskAt(path);
     const kind = kindOf(stored.errorValue, name);
-    const { count, first } = this.#kinds.get(kind) ?? { count: 0, first: path };
-    this.#kinds.set(kind, { count: count + 1, first });
+    const known = this.#kinds.get(kind);
+    if (known) known.count++;
+    else this.#kinds.set(kind, { count: 1, first: path, message: headOfError(stored.errorValue) });
   }
 
   #outcome(path: string, isFailed: boolean): void {
@@ -169,8 +170,8 @@ export class Account {
     const session = input.text("session");
     const options = ["--raise", ...session ? ["-s", session] : []];
     const kinds = [...this.#kinds].sort(([, a], [, b]) => b.count - a.count);
-    const rows = kinds.slice(0, 5).map(([kind, { count, first }]) => {
-      const head = cut(`  ${count} x ${printable(kind)}`, widthOfOutput());
+    const rows = kinds.slice(0, 5).map(([kind, { count, first, message }]) => {
+      const head = cut(`  ${count} x ${printable(count === 1 ? message : kind)}`, widthOfOutput());
       return `${head}\n      ${program("exec", nearby(first), ...options)}\n`;
     });
     const more = kinds.length - rows.length;

@@ -15,7 +15,7 @@ eachWay(() => {
     assert.match(list.forrest("list", "list").stdout, /^todo +folder\/two words\.txt\?x=1 /);
     const run = list.forrest("run", "list", line);
     assert.match(run.stdout, /^fail +folder\/two words\.txt\?x=1 .* RangeError: cannot do folder/);
-    assert.match(run.stderr, /^ {2}1 x RangeError: cannot do \{\}$/m);
+    assert.match(run.stderr, /^ {2}1 x RangeError: cannot do folder\/two words\.txt\?x=1$/m);
     const [id] = list.ids("fail");
     assert.match(id, /^0000001-folder_two_words\.txt_x=1-[0-9a-f]{12}$/);
     const shown = list.forrest("show", "list", line).stdout;

@@ -110,6 +110,14 @@ test("the command runs by a link to its script, and its hints say `forrest`", ()
   assertCommandWorks(folder, machine, "forrest");
 });
 
+test("where no runtime is, the command says which would do", () => {
+  using folder = temporary();
+  const machine = newMachine(folder);
+  const { status, stderr } = machine(".", "rm bin/*; sh forrest/cli/forrest status");
+  assert.equal(status, 127);
+  assert.equal(stderr, "forrest: Cannot run, as deno or bun is not on the PATH\n");
+});
+
 if (runtime === "deno") {
   test("`deno install` gives the command, whose hints say `forrest`, and changes nothing in the clone", () => {
     using folder = temporary();
@@ -119,6 +127,23 @@ if (runtime === "deno") {
     assert.equal(installed.status, 0, installed.stderr);
     assertCommandWorks(folder, machine, "forrest");
     assert.equal(folder.read("forrest/deno.lock"), lock);
+  });
+  test("where both runtimes are, a project that Bun has installed runs on Bun, and others on Deno", () => {
+    using folder = temporary();
+    const machine = newMachine(folder);
+    symlinkSync(process.env.FORREST_BUN!, folder.file("bin/bun"));
+    const task = { steps: [{ call: { source: "() => typeof Bun" } }] };
+    folder.write("own/deep/list/todo/1.json", JSON.stringify(task));
+    const type = () => {
+      const line = "sh ../../forrest/cli/forrest run list; mv list/done/* list/todo";
+      const { stdout, stderr } = machine("own/deep", line);
+      return /^done +1 .* "(.*)"$/m.exec(stdout)?.[1] ?? stderr;
+    };
+    assert.equal(type(), "undefined");
+    folder.write("own/bun.lock", "{}");
+    assert.equal(type(), "object");
+    folder.write("own/deno.json", "{}");
+    assert.equal(type(), "undefined");
   });
 } else {
   for (const kind of ["a folder", "a git URL"]) {
