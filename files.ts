@@ -84,10 +84,11 @@ export function withResult(task: string, result: Result, isFinal = true): string
 
 /** The directory of its list, the state and the id of the task file at `path`, be it a claim. */
 export function locate(path: string): { directory: string; state: State; id: string } {
-  const [name = "", state = "", ...folders] = path.split("/").reverse();
+  const folders = path.split("/");
+  const name = folders.pop() ?? "";
+  const state = folders.pop() ?? "";
   const file = state === "running" ? name.replace(/@[^@]*$/, "") : name;
-  const directory = folders.reverse().join("/");
-  return { directory, state: state as State, id: file.replace(/\.json$/, "") };
+  return { directory: folders.join("/"), state: state as State, id: file.replace(/\.json$/, "") };
 }
 
 /** Whether there may be a file of that name which is no hidden one. */

@@ -16,6 +16,7 @@ import { briefOf } from "./code.ts";
 import { type Command, type Input, isSpecifier, program, UsageError } from "./command.ts";
 import { linesOf } from "./log.ts";
 import { directoryOf, exists, isDirectory, isList, readable, temporaryList } from "./list.ts";
+import { Stop } from "./stop.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
 export const add: Command = { help, action: addAll };
@@ -119,6 +120,13 @@ async function addEach(tasks: TaskList, file: string, recipe: Recipe) {
   const last = there.reduce((last, { place }) => Math.max(last, place), 0);
   const pending: Promise<unknown>[] = [];
   const ids = new Set<string>(); // that were added
+  const wereAdded = () => `${count(ids.size, "task")} ${ids.size === 1 ? "was" : "were"} added`;
+  const stop = new Stop();
+  stop.signal.addEventListener("abort", async () => {
+    await Promise.allSettled(pending);
+    write("stderr", `${stop.reason}: ${wereAdded()}; the same command adds the rest\n`);
+    process.exit(stop.code);
+  });
   let all = 0;
   try {
     for await (const { line, number, args } of callsFor(file, recipe)) {
@@ -127,7 +135,7 @@ async function addEach(tasks: TaskList, file: string, recipe: Recipe) {
         "hex",
       );
       const digest = whole.slice(0, 12);
-      if (digests.has(digest)) continue;
+      if (digests.has(digest) || stop.signal.aborted) continue;
       digests.add(digest);
       const place = `${last + number}`.padStart(7, "0"); // so that ids sort as numbers do
       const id = [place, readable(line), digest].filter(Boolean).join("-");
@@ -136,14 +144,17 @@ async function addEach(tasks: TaskList, file: string, recipe: Recipe) {
       const scheduled = tasks.schedule(task, { id, metadata: { line }, cwd })
         .then(({ scheduled }) => scheduled && ids.add(id));
       scheduled.catch(() => {}); // as it is handled later
-      if (pending.push(scheduled) === 1000) await Promise.all(pending.splice(0));
+      if (pending.push(scheduled) < 1000) continue;
+      await Promise.all(pending);
+      pending.length = 0;
     }
     await Promise.all(pending);
   } catch (error) {
     await Promise.allSettled(pending);
     if (!(error instanceof UsageError) || !ids.size) throw error;
-    const were = ids.size === 1 ? "was" : "were";
-    throw new UsageError(`${error.message}; before that, ${count(ids.size, "task")} ${were} added`);
+    throw new UsageError(`${error.message}; before that, ${wereAdded()}`);
+  } finally {
+    stop.release();
   }
   const added = ids.size - dropDoubles(tasks, ids);
   return { added, known: all - added };

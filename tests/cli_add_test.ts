@@ -20,6 +20,11 @@ eachWay((isExecutable) => {
     const first = list.add("double", "one", "two", "", "one");
     assert.match(first.stdout, /^2 tasks added to `list`; 1 there already$/m);
     assert.match(first.stderr, /^To run what waits: {2}.* run list$/m);
+    const [id] = list.ids("todo");
+    assert.match(
+      list.forrest("show", "list", `${id}.json`).stdout,
+      new RegExp(`^one\\nlist/todo/${id}`),
+    );
     list.forrest("run", "list");
     assert.match(list.add("double", "two", "three").stdout, /^1 task added to `list`; 1 there/m);
     assert.equal(list.count("todo"), 1);
@@ -225,6 +230,18 @@ eachWay((isExecutable) => {
     using list = temporary();
     list.forrestWith("x\n", "add", "list", "--", "echo", "--json=no", "--shell=no");
     assert.match(list.forrest("run", "list").stdout, /"--json=no --shell=no x\\n"/);
+  });
+
+  test("`add` that is interrupted says how many tasks there are; the same again adds the rest", async () => {
+    using list = temporary();
+    const add = list.start("add", "list", "./tasks.ts#double");
+    add.process.stdin!.write("one\ntwo\n");
+    await list.until(() => existsSync(list.file("list/todo")) && list.count("todo") === 2);
+    add.kill("SIGINT");
+    assert.equal(await add.code, 130);
+    const said = "Interrupted: 2 tasks were added; the same command adds the rest\n";
+    assert.equal(add.stderr(), said);
+    assert.match(list.add("double", "one", "two", "three").stdout, /^1 task added to `list`; 2 th/);
   });
 
   test("`add` refuses lines with a NUL, as of `find -print0`", () => {
