@@ -65,7 +65,8 @@ export function findTask(tasks: TaskList, word: string): string {
 
 /** The files of the tasks that have a word for their id, or were made of that line: one at least. */
 function findTasks(tasks: TaskList, word: string): string[] {
-  const own = tasks.find(word) ?? tasks.find(word.replace(/\.json$/, ""));
+  const isFile = word.endsWith(".json"); // or an id that ends so
+  const own = tasks.find(word) ?? (isFile ? tasks.find(word.slice(0, -".json".length)) : undefined);
   if (own) return [own];
   const paths = states.flatMap((state) => [...tasks.paths(state)]);
   const part = readable(word) && `-${readable(word)}-`; // which ids have that were made of this line

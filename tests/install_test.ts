@@ -128,6 +128,7 @@ if (runtime === "deno") {
     assertCommandWorks(folder, machine, "forrest");
     assert.equal(folder.read("forrest/deno.lock"), lock);
   });
+
   test("where both runtimes are, a project that Bun has installed runs on Bun, and others on Deno", () => {
     using folder = temporary();
     const machine = newMachine(folder);
