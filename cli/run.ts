@@ -24,8 +24,12 @@ async function runList(input: Input): Promise<number | void> {
     throw new UsageError("`--line-buffer` prints at once, `--keep-order` in order: choose one");
   }
   const ids = isChoosing(input) ? await chosenIds(input, tasks) : undefined;
-  if (ids && !ids.length) return write("stdout", "Nothing to do: no task is chosen\n");
-  const screen = new Screen(!input.is("quiet"));
+  const isQuiet = input.is("quiet");
+  if (ids && !ids.length) {
+    const none = isQuiet ? "" : "Nothing to do: no task is chosen\n";
+    return write(input.is("json") ? "stderr" : "stdout", none);
+  }
+  const screen = new Screen(!isQuiet);
   const stop = new Stop(input.number("time-left"), input.text("stop-signal"), screen);
   const progress = new Progress(tasks);
   const live = screen.isLive ? setInterval(() => screen.show(progress.line()), 100) : 0;

@@ -108,6 +108,10 @@ eachWay(() => {
     assert.equal(list.task("fail", list.ids("fail")[1]).attempts, 2);
     const none = list.forrest("run", "list", "--match", "nothing has this");
     assert.deepEqual([none.code, none.stdout], [0, "Nothing to do: no task is chosen\n"]);
+    const quiet = list.forrest("run", "list", "--match", "nothing has this", "--quiet", "--json");
+    assert.deepEqual([quiet.code, quiet.stdout, quiet.stderr], [0, "", ""]);
+    const json = list.forrest("run", "list", "--match", "nothing has this", "--json");
+    assert.deepEqual([json.stdout, json.stderr], ["", "Nothing to do: no task is chosen\n"]);
     const done = list.forrest("run", "list", "1");
     assert.match(done.stderr, /The task `0000004-1-\w+` cannot be run: it is in `done`/);
     assert.equal(done.code, 2);
