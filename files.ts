@@ -140,8 +140,7 @@ export function idsIn(directory: string, state: State): string[] {
     return claim && (!seal || names.includes(`${claim}+`));
   };
   if (state === "running") return names.filter(isClaim).sort();
-  const tasks = names.filter((name) => /^[^.].*\.json$/s.test(name));
-  return tasks.map((name) => name.slice(0, -".json".length)).sort();
+  return names.flatMap((name) => /^([^.].*)\.json$/s.exec(name)?.[1] ?? []).sort();
 }
 
 /** The ids in a folder of 100,000 tasks or more: to list a million takes Deno 8 s and 900 MB. */
@@ -220,12 +219,12 @@ export function adderTo(
     });
     await Promise.allSettled(added);
     for (const claim of claims) if (exists(`${claim}+`)) remove(`${claim}+`);
-    const after = findAll(directory, ids);
     await syncFolder(`${directory}/todo`);
+    const after = findAll(directory, ids);
     return tasks.map(async ({ id }, index) => {
       // it may have been put back, and claimed again, while we looked for it
       const isTwice = (after.get(id)?.length ?? 0) > 1;
-      return await added[index]! && !(isTwice && remove(`${directory}/todo/${id}.json`));
+      return await added[index]! && !(isTwice && withdraw(claims[index]!));
     });
   });
 }
@@ -245,10 +244,20 @@ function publish(claim: string, found: string[] | undefined, mayReplace: boolean
   return true;
 }
 
+/** Takes a task out of `todo` again if the list has another one of its id: claimed, as that may just have moved there. */
+function withdraw(claim: string): boolean {
+  const { directory, id } = locate(claim);
+  if (!move(`${directory}/todo/${id}.json`, claim)) return false;
+  const isTwice = find(directory, id).length > 1;
+  if (isTwice) remove(claim);
+  else putBack(claim);
+  return isTwice;
+}
+
 /** Gives a file a second name, unless that is taken; where no file has two, the first one goes. */
 function link(from: string, to: string): boolean {
   try {
-    return succeeds(() => fs().linkSync(from, to), "EEXIST");
+    return succeeds(() => fs().linkSync(from, to), /^EEXIST$/);
   } catch {
     if (exists(to)) return false;
     fs().renameSync(from, to);
@@ -269,12 +278,11 @@ export function isTooLong(id: string, owner: string): boolean {
   return id.length > most / 3 && sizeOf(id) > most; // a character has three bytes at most
 }
 
-/** Puts a claimed task back as it was, unless it has an outcome; gives the state in which it is then. */
-export function putBack(claim: string): State | undefined {
+/** Puts a claimed task back as it was, unless it has an outcome. */
+export function putBack(claim: string): void {
   const { directory, id } = locate(claim);
-  if (!move(claim, `${directory}/todo/${id}.json`)) return complete(claim);
-  remove(`${claim}+`);
-  return "todo";
+  if (move(claim, `${directory}/todo/${id}.json`)) remove(`${claim}+`);
+  else complete(claim);
 }
 
 /** Moves a failed task back to `todo`; what was no task goes back as it was, or as it was repaired. */
@@ -402,6 +410,15 @@ function startOf(pid: number | string): string | undefined {
   return start && !/[ZX]/.test(`${state}`) ? `${boot}-${start}` : undefined;
 }
 
+/** Whether there is such a process, and it is another user's, of which the system may show nothing (`hidepid`). */
+function isHidden(pid: number): boolean {
+  try {
+    return !succeeds(() => system().kill(pid, 0), /^EPERM$/);
+  } catch {
+    return false; // there is none
+  }
+}
+
 /** A file of the system; Deno lets only programs with all permissions read these. */
 const readOfSystem = (path: string): string => readable(path) || printedBy("cat", path);
 
@@ -439,7 +456,7 @@ const makerOf = (name: string): string | undefined =>
 
 /**
  * Whether the run lives that has claimed a task, by the path of that in `running`; undefined if the run is
- * on another host.
+ * on another host, or its system hides it from this user.
  *
  * @example
  * ```ts
@@ -452,7 +469,9 @@ const makerOf = (name: string): string | undefined =>
  */
 export function isAlive(claim: string): boolean | undefined {
   const [host, pid, start] = makerOf(claim)?.split(".") ?? [];
-  return host === processOwner().split(".")[0] ? startOf(`${pid}`) === start : undefined;
+  if (host !== processOwner().split(".")[0]) return undefined;
+  const found = startOf(`${pid}`);
+  return found === undefined && isHidden(Number(pid)) ? undefined : found === start;
 }
 
 /** Whether the maker of claims lives, as far as that shows; undefined if nothing shows yet. */
@@ -552,14 +571,14 @@ const removeSoon = (path: string): Promise<void> =>
 const called = (act: (done: (error: unknown) => void) => void): Promise<void> =>
   new Promise((resolve, reject) => act((error) => error ? reject(error) : resolve()));
 
-/** False if an action fails with this code; other errors are thrown. */
-function succeeds(action: () => void, failure = "ENOENT"): boolean {
+/** False if an action fails with one of these codes; other errors are thrown. */
+function succeeds(action: () => void, failures = /^ENOENT$/): boolean {
   try {
     action();
     return true;
   } catch (error) {
-    if (errorCode(error) === failure) return false;
-    throw error;
+    passOver(failures)(error);
+    return false;
   }
 }
 
@@ -608,9 +627,7 @@ export async function syncFolder(path: string): Promise<void> {
 function syncFolderNow(path: string): void {
   const folder = fs().openSync(path, "r");
   try {
-    fs().fsyncSync(folder);
-  } catch (error) {
-    passOver(UNABLE)(error);
+    succeeds(() => fs().fsyncSync(folder), UNABLE);
   } finally {
     fs().closeSync(folder);
   }

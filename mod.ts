@@ -23,13 +23,13 @@
  */
 
 import * as files from "./files.ts";
-import { isAlive, locate, newOwner, type Outcome, type Result, states } from "./files.ts";
-import type { State } from "./files.ts";
+import { isAlive, locate, type Outcome, type Result, type State, states } from "./files.ts";
 import { decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
 import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, workOf } from "./runner.ts";
 import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
 import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
-import { attempt, type Callable, type CommandOptions, type Path, type Runtime } from "./runner.ts";
+import { attempt, type Callable, type CommandOptions, cwd, describe, enter } from "./runner.ts";
+import type { Path, Runtime } from "./runner.ts";
 import { holdersIn, resolve, type SpawnOptions, type Step, type Stream } from "./runner.ts";
 import { within, type Work } from "./runner.ts";
 
@@ -180,7 +180,7 @@ export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
 /** The options of a {@linkcode TaskList}. */
 export interface ListOptions {
   /**
-   * Take a directory that exists; its tasks are removed, unless `preClean` is false.
+   * Take a directory that exists; its tasks and its log are removed, unless `preClean` is false.
    *
    * @default {false}
    */
@@ -307,16 +307,15 @@ export class TaskList<T = unknown> {
    * Makes the directory, or takes the one that is there.
    *
    * @throws {Error} If the directory exists, and neither `existOk` nor `noScheduleIfExist` is set; or if
-   * its tasks were to be removed while another run is at work on them.
+   * its tasks were to be removed while some of them are running.
    * @throws {TypeError} If there is no such option.
    */
   constructor(directory: string | URL, options: ListOptions = {}) {
     refuseWhileImporting();
     checkNames(options, LIST_OPTIONS, " of a task list");
     this.directory = fullPath(directory);
-    const { logFile } = options;
+    const { existOk, preClean = true, noScheduleIfExist = false, logFile } = options;
     this.#options = { ...options, logFile: logFile && fullPath(logFile) }; // wherever the program goes
-    const { existOk, preClean = true, noScheduleIfExist = false } = options;
     const isThere = files.exists(this.directory);
     this.#skip = isThere && noScheduleIfExist;
     this.#add = files.adderTo(this.directory, options.retryFailed);
@@ -324,8 +323,9 @@ export class TaskList<T = unknown> {
       const fix = "take it as it is with `existOk: true, preClean: false`, or another name";
       throw new Error(`Cannot make the task list \`${this.directory}\`, as it exists: ${fix}`);
     }
+    const isList = states.some((state) => files.exists(`${this.directory}/${state}`));
     files.makeFolders(this.directory);
-    if (!isThere || !preClean || this.#skip) return;
+    if (!isList || !preClean || this.#skip) return;
     this.recover();
     const { running } = this.count();
     if (running) {
@@ -473,7 +473,7 @@ export class TaskList<T = unknown> {
 
   /** Puts back what runs that have died have left; `run()` does so by itself, and counts that as a crash. */
   recover(): void {
-    for (const claim of takeOver(this.directory, newOwner()).claims) files.putBack(claim);
+    for (const claim of takeOver(this.directory, files.newOwner()).claims) files.putBack(claim);
   }
 
   /**
@@ -510,23 +510,21 @@ const UNUSED = "forrest: a `run()` was neither looped over nor awaited: it has d
 
 /** Reads the task file at `path`; if that cannot be read, the error of the task says so. */
 export function readTask<T = unknown>(path: string): Task<T> {
-  try {
-    return toTask(files.readText(path), path) as Task<T>;
-  } catch (cause) {
-    const { id, state } = locate(path);
-    const errorValue = new Error(`Cannot read the task \`${path}\``, { cause });
-    return { id, state, errorValue } as Task<T>;
-  }
+  return toTask(path, () => files.readText(path)) as Task<T>;
 }
 
-function toTask(text: string, path: string): AnyTask {
-  const task = files.parseTask(text);
-  if (!task) throw new SyntaxError("It is no object in JSON");
-  for (const key of ["metadata", "returnValue", "errorValue"]) {
-    if (key in task) task[key] = decode(task[key]);
-  }
+function toTask(path: string, read: () => string): AnyTask {
   const { id, state } = locate(path);
-  return { ...task, id, state };
+  try {
+    const task = files.parseTask(read());
+    if (!task) throw new SyntaxError("It is no object in JSON");
+    for (const key of ["metadata", "returnValue", "errorValue"]) {
+      if (key in task) task[key] = decode(task[key]);
+    }
+    return { ...task, id, state };
+  } catch (cause) {
+    return { id, state, errorValue: new Error(`Cannot read the task \`${path}\``, { cause }) };
+  }
 }
 
 /** The options of {@linkcode exec}. */
@@ -561,12 +559,17 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   const session = options.session && fileUrl(`${options.session}`);
   const text = files.readText(file);
   const work = () => workOf(text, file);
-  const { id, state } = locate(file);
-  if (options.raise) return { id, state, returnValue: await runSteps(work(), session) };
-  const started = new Date().toISOString();
-  const written = files.withResult(text, { started, ...await tell(work, session) });
-  if (options.output) files.writeText(options.output, written);
-  return toTask(written, file);
+  const output = options.output && fullPath(options.output);
+  const directory = attempt(cwd)!;
+  try {
+    if (options.raise) return { ...locate(file), returnValue: await runSteps(work(), session) };
+    const started = new Date().toISOString();
+    const written = files.withResult(text, { started, ...await tell(work, session) });
+    if (output) files.writeText(output, written);
+    return toTask(file, () => written);
+  } finally {
+    attempt(() => enter(directory)); // as the task may have gone to its own
+  }
 }
 
 /** The absolute path that a path, or a file URL, stands for. */
@@ -703,12 +706,7 @@ const DEFAULTS = {
 };
 /** The least that numbers may be: those that may be fractions, and others, if that is not 0. */
 const FRACTIONS: Record<string, number> = { autokill: 0.001, retryDelay: 0, perSecond: 0.001 };
-const COUNTS: Record<string, number> = {
-  processes: 1,
-  tasksPerProcess: 1,
-  concurrency: 1,
-  maxCrashes: 1,
-};
+const COUNTS: Record<string, number> = { tasksPerProcess: 1, concurrency: 1, maxCrashes: 1 };
 const OTHERS = "session ids onOutput signal mayStart retryIf collect".split(" ");
 const RUN_OPTIONS = [...Object.keys(DEFAULTS), ...OTHERS];
 const LIST_OPTIONS = "existOk preClean postClean noScheduleIfExist retryFailed logFile".split(" ");
@@ -754,7 +752,7 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
     expect(typeof (checked[name] ?? nothing) === "function", name, "a function", checked[name]);
   }
   expect(!signal || signal instanceof AbortSignal, "signal", "an AbortSignal", signal);
-  checkPermissions(permissions, checked.processes > 0 && !options.permissions);
+  checkPermissions(permissions, checked.processes, !options.permissions);
   return checked;
 }
 
@@ -768,15 +766,16 @@ function checkNumber(name: string, value: unknown, least: number): void {
 
 /** Whether processes with these permissions may do everything. */
 const isUnlimited = (permissions: string[]): boolean =>
-  permissions.some((flag) => flag === "-A" || flag === "--allow-all");
+  permissions.some((flag) => /^(-A|--allow-all)$/.test(flag)) &&
+  !permissions.some((flag) => flag.startsWith("--deny-"));
 
 /** Throws if tasks cannot have these permissions; `areAll` says that nobody has asked for a limit. */
-function checkPermissions(permissions: string[], areAll: boolean): void {
-  if ((!deno || isCompiled) && !isUnlimited(permissions)) {
-    const why = "only Deno has `permissions`, and a program that is compiled those of its own";
+function checkPermissions(permissions: string[], processes: number, areAll: boolean): void {
+  if ((!deno || isCompiled || !processes) && !isUnlimited(permissions)) {
+    const why = "only processes of Deno have `permissions`, and no program that is compiled";
     throw new TypeError(`Cannot limit what tasks may do: ${why}`);
   }
-  if (!deno || !areAll) return;
+  if (!deno || !processes || !areAll) return;
   const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"];
   const missing = kinds.find((name) => deno.permissions.querySync({ name }).state !== "granted");
   if (!missing) return;
@@ -927,9 +926,13 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
   });
   try {
     while (true) {
-      const items = await Promise.all(iterators.map((iterator) => iterator.next()));
-      if (items.some(({ done }) => done)) return;
-      yield items.map(({ value }) => value);
+      const items: unknown[] = [];
+      for (const iterator of iterators) { // one after the other: none is asked after the end of another
+        const { done, value } = await iterator.next();
+        if (done) return;
+        items.push(value);
+      }
+      yield items;
     }
   } finally {
     await Promise.allSettled(iterators.map((iterator) => iterator.return()));
@@ -1093,7 +1096,7 @@ class ListRun {
     // some time more, so that those that failed together are not tried again together
     const pause = retryDelay * 2 ** (outcome.retried - 1) * (1 + Math.random() / 2);
     if (outcome.state === "todo" && retryIf && !this.pool.stopped) {
-      const task = toTask(outcome.text, claim) as Task;
+      const task = toTask(claim, () => outcome.text) as Task;
       const isAgain = retryIf(task.errorValue, task, pause);
       if (!isAgain) outcome = files.outcomeOf(claim, text, told, 0);
     }
@@ -1132,8 +1135,8 @@ class ListRun {
   #announce({ claim, state, text }: Outcome, pause: number): void {
     const { id } = locate(claim);
     if (state === "todo") {
-      const { runtime = 0, errorValue } = toTask(text, claim);
-      const [why] = `${errorValue}`.split("\n");
+      const { runtime = 0, errorValue } = toTask(claim, () => text);
+      const [why] = describe(errorValue).split("\n");
       const told = `is retried in ${Number(pause.toFixed(3))} s: ${why}`;
       this.#log.event(id, `has failed after ${runtime} s, and ${told}`);
       return this.#later(pause * 1000, () => this.#ids.push(id));
@@ -1185,9 +1188,9 @@ function takeOver(directory: string, owner: string): files.Estate {
 
 /** The stack of an error and of its causes. */
 function stackOf(error: unknown): string {
-  if (!(error instanceof Error)) return `${error}`;
+  if (!(error instanceof Error)) return describe(error);
   const cause = error.cause === undefined ? "" : `\nCaused by: ${stackOf(error.cause)}`;
-  return `${error.stack}${cause}`;
+  return `${describe(error.stack)}${cause}`;
 }
 
 /** The lines of a log for what has happened to a task, or what it has printed. */
@@ -1275,7 +1278,7 @@ class Runner {
     const inherited = attempt(() => nodeProcess().env["FORREST_TASKS"]) ?? "";
     const env = { FORREST_TASKS: inherited + marker, ...(isSingle ? { [ORDER]: job.order } : {}) };
     const command = runnerCommand(permissions, job.steps, !isSingle);
-    this.child = spawnGroup(command, { env, hasInput: !isSingle });
+    this.child = spawnGroup(command, { env, cwd: pool.directory, hasInput: !isSingle });
     this.#options = options;
     this.#pool = pool;
     this.marker = marker;
@@ -1404,7 +1407,8 @@ class Pool {
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
   readonly #log: Log;
   readonly #onChange: () => void;
-  readonly owner = newOwner();
+  readonly owner = files.newOwner();
+  readonly directory = attempt(cwd); // wherever the program goes later
   readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
@@ -1657,8 +1661,7 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
  */
 export function denoArgs(permissions: string[], steps: Step[], main = SERVING): string[] {
   const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
-  const named = called.map((call) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1]);
-  const modules = named.filter((module) => module !== undefined);
+  const modules = called.flatMap((call) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1] ?? []);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
@@ -2020,7 +2023,7 @@ function partOf(value: unknown): Part | undefined {
 /** A deferred value for what a step gives, or for a part of that. */
 function deferred(step: Recorded, path: Path = []): unknown {
   const part = { step, path };
-  const show = () => describe(part);
+  const show = () => callText(part);
   // an arrow function has no `construct` trap
   const target = Object.assign(function () {}, { [MARK]: part, [INSPECT]: show, [DENO]: show });
   return new Proxy(target, recorder);
@@ -2055,10 +2058,10 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
 };
 
 /** The call that a part stands for. */
-function describe({ step: { call, args }, path }: Part, depth = 4): string {
+function callText({ step: { call, args }, path }: Part, depth = 4): string {
   const shown = (value: unknown): string => {
     const part = partOf(value);
-    if (part) return depth ? describe(part, depth - 1) : "…";
+    if (part) return depth ? callText(part, depth - 1) : "…";
     if (typeof value === "function") return value.name || "(anonymous)";
     if (typeof value === "object" && value) return Array.isArray(value) ? "[…]" : "{…}";
     return typeof value === "string" ? JSON.stringify(value) : String(value);

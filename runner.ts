@@ -60,12 +60,10 @@ async function serve(): Promise<void> {
 
 /** Lets a rejection that nobody handles end this process, as Bun does; it does not if it has just begun. */
 function fall(error: unknown): void {
-  const isHandled = nodeProcess().listenerCount("unhandledRejection") > 1;
-  if (!isHandled) {
-    setTimeout(() => {
-      throw error;
-    });
-  }
+  if (nodeProcess().listenerCount("unhandledRejection") > 1) return; // somebody does
+  setTimeout(() => {
+    throw error;
+  });
 }
 
 /** The order of a runner of a single task, which nobody that it starts is to see. */
@@ -200,7 +198,7 @@ export function workOf(text: string, path: string): Work {
   } catch (error) {
     throw new SyntaxError(`Cannot read the task \`${name}\`: ${(error as Error).message}`);
   }
-  const { steps, cwd: place = "." } = work;
+  const { steps, cwd } = work;
   if (steps === undefined && text.includes('"errorValue":')) {
     const fix = `what it was lies in \`${path}.original\`: repair that, then \`forrest retry\``;
     throw new TypeError(`Cannot run the task \`${name}\`, as it was none; ${fix}`);
@@ -213,8 +211,8 @@ export function workOf(text: string, path: string): Work {
     const wanted = "a `call`, whose `args` are an array, or with a `value`, and nothing else";
     throw refuse(`steps[${index}]`, `an object with ${wanted}`);
   }
-  if (typeof place !== "string") throw refuse("cwd", "a path");
-  return { steps, cwd: place === attempt(cwd) ? undefined : work.cwd }; // to go there needs a permission
+  if (typeof (cwd ?? "") !== "string") throw refuse("cwd", "a path");
+  return { steps, cwd };
 }
 
 /** What the last of the steps returns. `session` is the URL of a module. */
@@ -280,10 +278,9 @@ function explain(error: unknown, call: unknown): unknown {
   if (!(error instanceof ReferenceError)) return error;
   const isText = typeof Object(call).source === "string";
   const isOfOther = isCompiled && /^(Deno|Bun) is not defined/.test(error.message);
+  const runtime = deno ? "Deno" : "Bun";
   const why = isOfOther
-    ? `This executable runs tasks on ${
-      deno ? "Deno" : "Bun"
-    }: compile one that is made of the other`
+    ? `This executable runs tasks on ${runtime}: compile one that is made of the other`
     : "The function was stored as its text, without the variables around it: " +
       `export it from a module (and ${GUARD}), or name a \`session\` module`;
   if (!isText && !isOfOther) return error;
@@ -573,8 +570,8 @@ function ownFramesRemoved(stack: string): string {
 export const encodeThrown = (thrown: unknown): unknown =>
   attempt(() => encode(thrown, "errorValue"), () => describe(thrown));
 
-/** A value as a text; if it has none, the name of its class and what it holds, or the beginning of that. */
-function describe(value: unknown): string {
+/** Any value as a text; if it has none, the name of its class and what it holds, or the beginning of that. */
+export function describe(value: unknown): string {
   const text = textOf(value);
   const whole = () => `${Object(value).constructor.name} ${stringify(value)}`.slice(0, 1000);
   return text === NAMELESS ? attempt(whole, () => text) : text;
@@ -715,7 +712,7 @@ async function runProgram(argv: string[], options: CommandOptions = {}): Promise
   const printed: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
   const output = collect(program.stdout, program.ended, (chunk) => {
-    printed.push(chunk);
+    printed.push(chunk.slice()); // as a short one may be the view of a long buffer
     size += chunk.length;
     if (size <= 100e6) return;
     program.kill();
@@ -814,8 +811,9 @@ export const nodeProcess = (): typeof import("node:process") => (globalThis as R
 /** The directory of this process. */
 export const cwd = (): string => deno ? deno.cwd() : nodeProcess().cwd();
 
-/** Makes a directory the one of this process. */
-function enter(directory: string): void {
+/** Makes a directory the one of this process; that needs a permission, unless it is that already. */
+export function enter(directory: string): void {
+  if (directory === attempt(cwd)) return;
   try {
     if (deno) deno.chdir(directory);
     else nodeProcess().chdir(directory);
@@ -824,9 +822,11 @@ function enter(directory: string): void {
   }
 }
 
-/** Whether the directory of this process is there still. */
-const hasDirectory = (): boolean =>
-  deno ? !!cwd() : nodeProcess().getBuiltinModule("node:fs").existsSync(cwd());
+/** Whether a directory, or that of this process, is there still. */
+function isDirectory(path?: string): boolean {
+  if (deno) return path === undefined ? !!cwd() : deno.statSync(path).isDirectory;
+  return nodeProcess().getBuiltinModule("node:fs").existsSync(path ?? cwd());
+}
 
 /** Where this module lies: a runner is started with it. */
 export const RUNNER: string = import.meta.url;
@@ -859,6 +859,8 @@ export interface Child {
 export interface SpawnOptions {
   /** Variables besides those of this process. */
   env?: Record<string, string>;
+  /** The directory in which it starts, if that is not the one of this process. */
+  cwd?: string | undefined;
   /** Whether it gets an input; or else its input is empty. */
   hasInput?: boolean;
   /** Whether it leads a process group of its own. */
@@ -867,9 +869,9 @@ export interface SpawnOptions {
 
 /** Starts a program, with pipes. */
 export function spawn(command: string[], options: SpawnOptions = {}): Child {
-  const { env, hasInput, detached } = options;
+  const { env, cwd, hasInput, detached } = options;
   const [program, ...args] = command;
-  if (!attempt(hasDirectory)) {
+  if (!attempt(() => isDirectory(cwd))) {
     const fix = "start this again in one that stays";
     throw errorOf(`Cannot start \`${program}\`, as the directory of this process is gone: ${fix}`);
   }
@@ -877,10 +879,10 @@ export function spawn(command: string[], options: SpawnOptions = {}): Child {
   try {
     if (deno) {
       const pipes = { stdin: hasInput ? "piped" : "null", stdout: "piped", stderr: "piped" };
-      child = new deno.Command(program, { args, env, detached, ...pipes }).spawn();
+      child = new deno.Command(program, { args, env, cwd, detached, ...pipes }).spawn();
     } else {
       const stdio = [hasInput ? "pipe" : "ignore", "pipe", "pipe"];
-      child = bun.spawn(command, { env: { ...nodeProcess().env, ...env }, detached, stdio });
+      child = bun.spawn(command, { env: { ...nodeProcess().env, ...env }, cwd, detached, stdio });
     }
   } catch (error) {
     const { code = "" } = error as { code?: string };

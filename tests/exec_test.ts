@@ -35,6 +35,22 @@ test("exec() with `output` writes the outcome there, and leaves the task as it i
   assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
 });
 
+test("exec() of a task with a `cwd` comes back from there, and writes where it was called", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const start = process.cwd();
+     const tasks = new TaskList("list");
+     await tasks.schedule(defer(decodeURI, "%"), { id: "a", cwd: "elsewhere" });
+     await exec("list/todo/a.json", { output: "out.json" });
+     await exec("list/todo/a.json", { raise: true }).catch((error) => console.log(error.name));
+     console.log(process.cwd() === start);`,
+    { "elsewhere/file": "" },
+  );
+  assert.deepEqual([stdout, stderr], ["URIError\ntrue\n", ""]);
+  assert.equal(JSON.parse(folder.read("out.json")).errorValue.$error.name, "URIError");
+});
+
 test("exec() of a file that is not there throws with its name", async () => {
   using folder = temporary();
   const path = folder.file("lost.json");

@@ -59,6 +59,45 @@ test("what `retryIf` throws ends the run, and the task goes back", async () => {
   assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
 });
 
+test("what is thrown may be anything: it ends no run, and is told as what it holds", async () => {
+  using folder = temporary();
+  const logFile = folder.file("log.txt");
+  const tasks = new TaskList(folder.file("list"), { logFile });
+  const strange = (kind: string) => {
+    const thrown: object = { kind, toString: "no function" };
+    throw kind === "cause" ? new Error("it broke", { cause: thrown }) : thrown;
+  };
+  for (const id of ["value", "cause"]) tasks.schedule(defer(strange, id), { id });
+  const finished = await tasks.run({ retries: 1, printErrors: true });
+  assert.deepEqual(finished.map(({ state }) => state), ["fail", "fail"]);
+  const log = folder.read("log.txt");
+  assert.match(log, /value has failed .*, and is retried in 0 s: Object {"kind":"value",/);
+  assert.match(log, /value   Object {"kind":"value",/);
+  assert.match(log, /cause   Caused by: Object {"kind":"cause",/);
+});
+
+test("a task file with metadata that nobody can read is run, and retried, like any other", async () => {
+  using folder = temporary();
+  const list = folder.file("list");
+  const tasks = new TaskList(list);
+  const steps = [{ call: "decodeURIComponent", args: ["%"] }];
+  const odd = { steps, metadata: { $unknown: 1 } };
+  folder.write("list/todo/odd.json", JSON.stringify(odd));
+  tasks.schedule(7, { id: "other" });
+  const asked: unknown[] = [];
+  const retryIf = (error: unknown) => asked.push(error) < 2;
+  const finished = await tasks.run({ retries: 5, retryIf });
+  assert.deepEqual(finished.map(({ id, state }) => `${state}/${id}`).sort(), [
+    "done/other",
+    "fail/odd",
+  ]);
+  const { metadata, errorValue } = JSON.parse(folder.read("list/fail/odd.json"));
+  assert.deepEqual(metadata, { $unknown: 1 });
+  assert.equal(errorValue.$error.name, "URIError");
+  const causes = asked.map((error) => `${(error as Error).cause}`);
+  assert.deepEqual(causes, Array(2).fill("TypeError: `$unknown` is no way to store a value"));
+});
+
 test("a run gives up after more than `maxFailures` failures", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));

@@ -1,5 +1,6 @@
 /** The files of a list as kills leave them between any two steps, and what becomes of them. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
@@ -13,7 +14,7 @@ import {
 import process from "node:process";
 import * as files from "../files.ts";
 import type { Outcome, State } from "../files.ts";
-import { type Folder, temporary, test } from "./helpers.ts";
+import { type Folder, temporary, test, writeProgram } from "./helpers.ts";
 
 const task = `{\n  "steps": [\n    {"value":1}\n  ]\n}\n`;
 const failedTask = task.replace(/\n}\n$/, `,\n  "errorValue": "before"\n}\n`);
@@ -182,13 +183,41 @@ for (const state of ["done", "fail", "todo"] as const) {
   });
 }
 
+// a process of another user; root without its capabilities may not look at that
+const hide = `mount -t proc -o hidepid=2 proc /proc || exit
+  setpriv --reuid=65534 --regid=65534 --clear-groups sleep 60 &
+  while [ "$(stat -c %u /proc/$!)" = 0 ]; do sleep 0.01; done
+  exec setpriv --regid=1 --clear-groups --bounding-set=-all "$0" "$@" $!`;
+const inHiding = ["--fork", "--pid", "--mount", "--kill-child", "sh", "-c", hide];
+const noHiding = spawnSync("unshare", [...inHiding, "true"]).status !== 0 &&
+  "this user may not make namespaces, or there is no `setpriv`";
+
+test(
+  "a run of another user is not taken for dead where the system hides it",
+  { skip: noHiding },
+  () => {
+    using folder = temporary();
+    const [program, args, options] = writeProgram(
+      folder,
+      `import { isAlive, newOwner } from "${new URL("../files.ts", import.meta.url)}";
+     const [host] = newOwner().split(".");
+     for (const pid of [process.argv.at(-1), 99999]) {
+       console.log(isAlive(\`list/running/a.json@\${host}.\${pid}.start.1\`));
+     }`,
+    );
+    const words = [...inHiding, program, ...args];
+    const { stdout, stderr } = spawnSync("unshare", words, { ...options, encoding: "utf8" });
+    assert.deepEqual([stdout, stderr], ["undefined\nfalse\n", ""]);
+  },
+);
+
 test("a run that is stopped when its outcome is sealed puts that in its place", () => {
   using folder = temporary();
   const claim = `running/a.json@${files.newOwner()}`;
   const contents = { [`${claim}~done`]: task, [`${claim}+`]: texts.done };
   const directory = listIn(folder, contents);
   assert.deepEqual(files.find(directory, "a").map((path) => files.locate(path).state), ["running"]);
-  assert.equal(files.putBack(`${directory}/${claim}`), "done");
+  files.putBack(`${directory}/${claim}`);
   assert.deepEqual(contentsOf(directory), ["done/a.json"]);
 });
 
@@ -343,6 +372,48 @@ test("an id that is claimed while it is added again is in one state", async () =
   assert.deepEqual(contentsOf(directory), ["done/a.json"]);
 });
 
+test("a task that is claimed and put back while its id is looked for is not lost", async () => {
+  using folder = temporary();
+  const directory = listIn(folder);
+  const fs = process.getBuiltinModule("node:fs");
+  const { readdirSync } = fs;
+  let looks = 0;
+  // between the looks into `todo` and into `running` it is claimed, and then it is put back
+  const lookAgain = (path: string) => {
+    if (path !== `${directory}/running` || ++looks !== 2) return readdirSync(path);
+    const claim = files.claim(directory, "a", files.newOwner())!;
+    const names = readdirSync(path);
+    files.putBack(claim);
+    return names;
+  };
+  fs.readdirSync = lookAgain as typeof readdirSync;
+  try {
+    assert.equal(await add(directory, { id: "a", text: task, isNew: false }), true);
+  } finally {
+    fs.readdirSync = readdirSync;
+  }
+  assert.ok(looks >= 2, `${looks} looks`);
+  assert.deepEqual(contentsOf(directory), ["todo/a.json"]);
+});
+
+test("a second file of an id is taken out of `todo`, wherever the first one is", async () => {
+  using folder = temporary();
+  const directory = listIn(folder);
+  const fs = process.getBuiltinModule("node:fs");
+  const { linkSync } = fs;
+  const other = `running/a.json@${files.newOwner()}`;
+  fs.linkSync = (from, to) => { // so late that the first look has not seen it
+    writeFileSync(`${directory}/${other}`, task);
+    linkSync(from, to);
+  };
+  try {
+    assert.equal(await add(directory, { id: "a", text: task, isNew: false }), false);
+  } finally {
+    fs.linkSync = linkSync;
+  }
+  assert.deepEqual(contentsOf(directory), [other]);
+});
+
 test("an addition that cannot be written leaves nothing", async () => {
   using folder = temporary();
   const directory = listIn(folder);
@@ -379,7 +450,7 @@ test("what a folder holds is told by the names of its files, whatever they are",
     const claim = files.claim(directory, id, owner)!;
     assert.deepEqual(files.locate(claim), { directory, state: "running", id });
     assert.deepEqual(files.find(directory, id), [claim]);
-    assert.equal(files.putBack(claim), "todo");
+    files.putBack(claim);
     assert.deepEqual(files.find(directory, id), [`${directory}/todo/${id}.json`]);
     unlinkSync(`${directory}/todo/${id}.json`);
   }

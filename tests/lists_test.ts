@@ -48,6 +48,13 @@ test("cleaning an existing directory does not follow links out of it", () => {
   assert.equal(readFileSync(folder.file("precious/a.json"), "utf8"), "mine");
 });
 
+test("a directory that was no list before keeps what lies in it", () => {
+  using folder = temporary();
+  folder.write("list/log.txt", "mine");
+  new TaskList(folder.file("list"), { existOk: true });
+  assert.equal(folder.read("list/log.txt"), "mine");
+});
+
 test("clean() removes the states that it is told", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));

@@ -88,6 +88,19 @@ test("map() zips several sources, up to the end of the shortest", async () => {
   assert.deepEqual(await Array.fromAsync(repeated), ["a", "bb", "ccc"]);
 });
 
+test("map() ends at the end of a source, and throws what it throws, though a later one has nothing", async () => {
+  async function* silent() {
+    await new Promise(() => {});
+    yield 0;
+  }
+  const items = async function* (): AsyncGenerator<number> {
+    await null;
+    throw new RangeError("out of items");
+  };
+  assert.deepEqual(await Array.fromAsync(map(add, [], silent())), []);
+  await assert.rejects(Array.fromAsync(map(add, items(), silent())), /out of items/);
+});
+
 test("map() with no processes calls the function in this one", async () => {
   const seen: number[] = [];
   let most = 0;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import * as fixture from "./fixtures/tasks.ts";
 import { resultOf, runtime, temporary, test } from "./helpers.ts";
-import { command, defer, exec, type RunOptions, TaskList } from "./library.ts";
+import { command, defer, exec, map, type RunOptions, TaskList } from "./library.ts";
 
 test("options out of range are refused with the value that was found", () => {
   using folder = temporary();
@@ -82,7 +82,11 @@ test("what forrest is told wrongly is refused with a reason", async () => {
   assert.throws(() => tasks.run({ permissions: "-A" as never }), /`permissions` to be an array/);
   const limited = () => tasks.run({ permissions: ["--allow-net"] });
   if (runtime === "deno") limited();
-  else assert.throws(limited, /only Deno has `permissions`/);
+  else assert.throws(limited, /only processes of Deno have `permissions`/);
+  for (const permissions of [[], ["--allow-all", "--deny-net"]]) {
+    const here = () => map(Math.sqrt, [16], { processes: 0, permissions });
+    assert.throws(here, /only processes of Deno have `permissions`/);
+  }
   await tasks.schedule(1, { id: "ü".repeat(75) });
   await assert.rejects(tasks.schedule(1, { id: "ü".repeat(76) }), /up to 150 bytes/);
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import process from "node:process";
 import { onDeno, outcomeOf, runProgram, temporary, test } from "./helpers.ts";
-import { command, map } from "./library.ts";
+import { command, defer, map } from "./library.ts";
 
 test("tasks may not start programs if `permissions` does not say so", onDeno, async () => {
   const task = await outcomeOf(command(["echo", "run"]), { permissions: [] });
@@ -15,6 +15,15 @@ test("map() gives its runners the permissions that it is told", onDeno, async ()
   const read = (path: string) => import("node:fs").then((fs) => fs.readFileSync(path, "utf8"));
   await assert.rejects(Array.fromAsync(map(read, [secret], { permissions: [] })));
   assert.deepEqual(await Array.fromAsync(map(Math.sqrt, [16], { permissions: [] })), [4]);
+});
+
+test("what is forbidden is forbidden, also where all else is allowed", onDeno, async () => {
+  const permissions = ["--allow-all", "--deny-env"];
+  const read = () => import("node:process").then((it) => it.default.env["HOME"] ?? "");
+  const { errorValue } = await outcomeOf(defer(read), { permissions });
+  assert.match(`${errorValue}`, /Requires env access/);
+  const { returnValue } = await outcomeOf(defer(Math.sqrt, 16), { permissions });
+  assert.equal(returnValue, 4);
 });
 
 test("a parent without every permission must say what tasks may do", onDeno, () => {

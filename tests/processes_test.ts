@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import process from "node:process";
 import * as fixture from "./fixtures/tasks.ts";
 import { identity } from "./fixtures/tasks.ts";
-import { resultOf, runtime, temporary, test, until, writeProgram } from "./helpers.ts";
+import { resultOf, runProgram, runtime, temporary, test, until, writeProgram } from "./helpers.ts";
 import { command, defer, map, type RunOptions, TaskList } from "./library.ts";
 
 test("a task runs in its `cwd`, and those after it where the run was", async () => {
@@ -31,6 +31,31 @@ test("a task runs in its `cwd`, and those after it where the run was", async () 
       );
     }
   }
+});
+
+test("tasks run where their run was started, wherever the program goes meanwhile", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const elsewhere = "${folder.file("elsewhere")}";
+     const here = () => import("node:process").then((it) => it.default.cwd());
+     const tasks = new TaskList("list");
+     const places = [undefined, undefined, elsewhere, undefined];
+     const start = process.cwd();
+     for (const tasksPerProcess of [1, 10]) {
+       process.chdir(start);
+       for (const cwd of places) tasks.schedule(defer(here), { cwd });
+       const mayStart = () => (process.chdir(elsewhere), true);
+       for await (const { returnValue } of tasks.run({ processes: 1, tasksPerProcess, mayStart })) {
+         console.log(returnValue);
+       }
+     }`,
+    { "elsewhere/file": "" },
+  );
+  assert.equal(stderr, "");
+  const [start, elsewhere] = [folder.file("."), folder.file("elsewhere")];
+  const expected = [start, start, elsewhere, start];
+  assert.deepEqual(stdout.trim().split("\n"), [...expected, ...expected]);
 });
 
 test("a task that replaces what its process is made of has its outcome, or fails alone", async () => {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import process from "node:process";
 import { prepare } from "./fixtures/tasks.ts";
-import { isRunning, outcomeOf, resultOf, temporary, test, until } from "./helpers.ts";
+import { isRunning, outcomeOf, resultOf, runProgram, temporary, test, until } from "./helpers.ts";
 import { command, defer, type RunOptions, TaskList } from "./library.ts";
 
 test("command() takes deferred words", async () => {
@@ -137,6 +137,21 @@ test("what a program prints is its value exactly, or as bytes if it is not UTF-8
   const lines = "yes 🏃ü | head -c 280000";
   const text = await resultOf(command([lines], { shell: true })) as string;
   assert.ok(text === "🏃ü\n".repeat(40_000), `${text.length} characters`);
+});
+
+test("a program that prints many short pieces takes no more memory than what they are", () => {
+  using folder = temporary();
+  const { stdout } = runProgram(
+    folder,
+    `const print = ["sh", "-c", "for i in $(seq 3000); do echo $i; sleep 0; done"];
+     await evaluate(command(["true"]));
+     const before = process.memoryUsage().rss;
+     const text = await evaluate(command(print));
+     console.log(text.length, Math.round((process.memoryUsage().rss - before) / 1e6));`,
+  );
+  const [length, megabytes] = stdout.split(" ").map(Number);
+  assert.equal(length, 13_893);
+  assert.ok(megabytes < 110, `${megabytes} MB`);
 });
 
 test("the end of a program is that of its process, whatever it has left to print on", async () => {
