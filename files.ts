@@ -35,12 +35,8 @@ export type Stored = Record<string, unknown>;
 
 /** The task in the text of a file; undefined if it is none. */
 export function parseTask(text: string): Stored | undefined {
-  try {
-    const task = JSON.parse(text.replace(/^\uFEFF/, "")); // as editors on Windows begin it
-    return typeof task === "object" && task && !Array.isArray(task) ? task : undefined;
-  } catch {
-    return undefined;
-  }
+  const task = attempt(() => JSON.parse(text.replace(/^\uFEFF/, ""))); // as editors on Windows begin it
+  return typeof task === "object" && task && !Array.isArray(task) ? task : undefined;
 }
 
 /** The text of a task: one line for each step and for each other key, so that a person can edit it. */
@@ -56,11 +52,7 @@ export function formatTask(task: Stored): string {
 /** The text of a task with changes; undefined if it was none, or is nested too deep to be written again. */
 function rewritten(text: string, change: (task: Stored) => Stored): string | undefined {
   const task = parseTask(text);
-  try {
-    return task && formatTask(change(task));
-  } catch {
-    return undefined;
-  }
+  return task && attempt(() => formatTask(change(task)));
 }
 
 /** Whether a text is that of a task which can be written again. */
@@ -345,7 +337,7 @@ function seal(outcome: Outcome): boolean {
     outcome.state = locate(elsewhere).state;
     return false;
   }
-  fs().writeFileSync(path, task); // the task has removed its own file
+  writeText(path, task); // the task has removed its own file
   return true;
 }
 
@@ -411,13 +403,8 @@ function startOf(pid: number | string): string | undefined {
 }
 
 /** Whether there is such a process, and it is another user's, of which the system may show nothing (`hidepid`). */
-function isHidden(pid: number): boolean {
-  try {
-    return !succeeds(() => system().kill(pid, 0), /^EPERM$/);
-  } catch {
-    return false; // there is none
-  }
-}
+const isHidden = (pid: number): boolean =>
+  attempt(() => succeeds(() => system().kill(pid, 0), /^EPERM$/)) === false;
 
 /** A file of the system; Deno lets only programs with all permissions read these. */
 const readOfSystem = (path: string): string => readable(path) || printedBy("cat", path);
@@ -429,10 +416,7 @@ function printedBy(program: string, ...args: string[]): string {
 
 /** Milliseconds without a sign of life after which a claim of another host is taken over. */
 export function lease(): number {
-  let text = "60";
-  try {
-    text = system().env["FORREST_LEASE"] || text;
-  } catch { /* Deno does not permit to look */ }
+  const text = attempt(() => system().env["FORREST_LEASE"]) || "60"; // if Deno permits to look
   const milliseconds = 1000 * Number(text);
   if (milliseconds > 0 && milliseconds < 2 ** 31) return milliseconds;
   throw new RangeError(`Expected \`FORREST_LEASE\` to be a number of seconds, got \`${text}\``);
@@ -441,11 +425,8 @@ export function lease(): number {
 /** Shows other hosts that the owner of these claims lives. */
 export function refresh(claims: Iterable<string>): void {
   const now = new Date();
-  for (const claim of claims) {
-    try {
-      fs().utimesSync(claim, now, now);
-    } catch { /* it is gone, or belongs to another user: then other changes will tell */ }
-  }
+  // one that is gone is none, and if it belongs to another user, other changes will tell
+  for (const claim of claims) attempt(() => fs().utimesSync(claim, now, now));
 }
 
 const observed = new Map<string, { mtime: number; since: number }>();
@@ -532,8 +513,6 @@ let loaded: typeof nodeFs | undefined;
 /** `node:fs`, loaded when it is first needed. */
 const fs = (): typeof nodeFs => loaded ??= system().getBuiltinModule("node:fs");
 
-const errorCode = (error: unknown): string => `${(error as { code?: unknown } | undefined)?.code}`;
-
 /** Whether there is something at a path that can be reached: the cheapest way to ask, also if not. */
 export const exists = (path: string): boolean => fs().existsSync(path);
 
@@ -544,20 +523,11 @@ const infoOf = (path: string) => fs().lstatSync(path, { throwIfNoEntry: false })
 export const readText = (path: string): string => fs().readFileSync(path, "utf8");
 
 /** The text of a file; empty if it is a folder, or cannot be read. */
-export function readable(path: string): string {
-  try {
-    return readText(path);
-  } catch {
-    return "";
-  }
-}
+export const readable = (path: string): string => attempt(() => readText(path)) ?? "";
 
-/** Writes a file, which is not brought to disk. */
-export const writeText = (path: string, text: string): void => fs().writeFileSync(path, text);
-
-/** Adds text to a file; Deno's `appendFileSync` has no regard for the umask. */
-export const append = (path: string, text: string): void =>
-  fs().writeFileSync(path, text, { flag: "a" });
+/** Writes a file, or with the flag `a` adds to it; that is not brought to disk. */
+export const writeText = (path: string, text: string, flag = "w"): void =>
+  fs().writeFileSync(path, text, { flag }); // as Deno's `appendFileSync` has no regard for the umask
 
 /** Moves or removes a file; false if it is not there. */
 const move = (from: string, to: string): boolean => succeeds(() => fs().renameSync(from, to));
@@ -570,6 +540,15 @@ const removeSoon = (path: string): Promise<void> =>
 /** What a function of `node:fs` does that calls back. */
 const called = (act: (done: (error: unknown) => void) => void): Promise<void> =>
   new Promise((resolve, reject) => act((error) => error ? reject(error) : resolve()));
+
+/** What `make` gives; undefined if it throws. */
+function attempt<T>(make: () => T): T | undefined {
+  try {
+    return make();
+  } catch {
+    return undefined;
+  }
+}
 
 /** False if an action fails with one of these codes; other errors are thrown. */
 function succeeds(action: () => void, failures = /^ENOENT$/): boolean {
@@ -635,5 +614,5 @@ function syncFolderNow(path: string): void {
 
 /** Throws an error that has none of these codes. */
 const passOver = (codes: RegExp) => (error: unknown): void => {
-  if (!codes.test(errorCode(error))) throw error;
+  if (!codes.test(`${(error as { code?: unknown } | undefined)?.code}`)) throw error;
 };

@@ -375,8 +375,8 @@ export class TaskList<T = unknown> {
     const text = files.formatTask({ steps, ...place, ...stored });
     const scheduled = await this.#add({ id, text, isNew: options.id === undefined });
     const { logFile } = this.#options;
-    // if that cannot be written, a run will say so: the task is there
-    if (scheduled && logFile) attempt(() => files.append(logFile, logLines(id, "is scheduled")));
+    const note = () => files.writeText(logFile!, logLines(id, "is scheduled"), "a");
+    if (scheduled && logFile) attempt(note); // if it cannot be written, a run will say so
     return { id, scheduled };
   }
 
@@ -1229,7 +1229,7 @@ class Log {
   flush(): void {
     const text = this.#text;
     this.#text = "";
-    if (text) files.append(this.#path!, text);
+    if (text) files.writeText(this.#path!, text, "a");
   }
 }
 

@@ -93,12 +93,16 @@ test("map() ends at the end of a source, and throws what it throws, though a lat
     await new Promise(() => {});
     yield 0;
   }
-  const items = async function* (): AsyncGenerator<number> {
-    await null;
+  async function* items() {
+    yield 1;
     throw new RangeError("out of items");
-  };
+  }
+  async function* numbers() {
+    yield 0;
+    yield* silent();
+  }
   assert.deepEqual(await Array.fromAsync(map(add, [], silent())), []);
-  await assert.rejects(Array.fromAsync(map(add, items(), silent())), /out of items/);
+  await assert.rejects(Array.fromAsync(map(add, items(), numbers())), /out of items/);
 });
 
 test("map() with no processes calls the function in this one", async () => {
