@@ -93,7 +93,7 @@ function explain(error: unknown, directory?: string): string {
 /** Options under names that people know from GNU parallel and coreutils. */
 const otherNames: Record<string, string> = { processes: "jobs", autokill: "timeout" };
 
-function parse({ help }: Command, args: string[]): Input {
+function parse({ help, takesProgram = false }: Command, args: string[]): Input {
   const all = [...optionsIn(help), { name: "help", letter: "h", value: undefined }];
   const alias = Object.fromEntries(all.map(({ name, letter }) => {
     return [name, [letter, otherNames[name]].filter((other) => other !== undefined)];
@@ -125,8 +125,8 @@ function parse({ help }: Command, args: string[]): Input {
   if (empty) throw new UsageError(`\`--${empty}\` needs a value, as in \`--${empty}=...\``);
   const text = (option: string): string | undefined => values[option].at(-1);
   return {
-    words: values._.map(String),
-    rest: values["--"],
+    words: [...values._, ...takesProgram ? [] : values["--"]].map(String),
+    rest: takesProgram ? values["--"] : [],
     is: (flag) => values[flag],
     text,
     number: (option) => text(option) === undefined ? undefined : numberOf(option, text(option)!),

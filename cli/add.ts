@@ -19,7 +19,7 @@ import { directoryOf, exists, isDirectory, isList, readable, temporaryList } fro
 import { Stop } from "./stop.ts";
 import { count, isTerminal, quote, write } from "./terminal.ts";
 
-export const add: Command = { help, action: addAll };
+export const add: Command = { help, takesProgram: true, action: addAll };
 
 const PROGRAM = "forrest#command"; // as a task calls it
 

@@ -17,6 +17,8 @@ export interface Command {
   help: string;
   /** How many words it takes, if not any number. */
   most?: number;
+  /** Whether what follows `--` is a program, and no words for it. */
+  takesProgram?: boolean;
   /** Does it, as one of these commands; gives the exit code, if that is not 0. */
   action(input: Input, commands: Commands): number | void | Promise<number | void>;
 }
@@ -41,7 +43,7 @@ export function optionsIn(help: string): Option[] {
 /** The words after a command, and its options. */
 export interface Input {
   words: string[];
-  /** What follows `--`. */
+  /** The program that follows `--`. */
   rest: string[];
   is(flag: string): boolean;
   text(option: string): string | undefined;

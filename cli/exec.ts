@@ -9,6 +9,7 @@ import { once } from "node:events";
 import { copyFileSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
+import { dirname } from "@std/path/posix/dirname";
 import { resolve } from "@std/path/resolve";
 import help from "./help/exec.txt" with { type: "text" };
 import { denoArgs, exec as runFile, listen, locate, readTask } from "../mod.ts";
@@ -32,6 +33,9 @@ async function execute(input: Input): Promise<number | void> {
   const isOwn = state === "todo" && !output && !isRaising;
   if (!isOwn && !exists(path)) throw noTask(path);
   if (isRaising) return await raise(path, input);
+  if (output !== undefined && !exists(dirname(output))) {
+    throw new UsageError(`There is no directory for \`${output}\``);
+  }
   const place = output === undefined ? undefined : placeOf(output);
   if (place?.state && isList(place.directory)) {
     const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";
@@ -91,11 +95,13 @@ async function raiseElsewhere(words: [string, object], isDebugged: boolean): Pro
     const { returnValue } = await exec(...${JSON.stringify(words)});
     if (returnValue !== undefined) console.log(returnValue);
     process.exit(0);`;
+  // Bun would wait at full speed for what nothing will settle
+  const idle = globalThis.Deno ? "" : "setInterval(() => {}, 2 ** 30);";
   const flags = isDebugged ? ["--inspect-brk"] : [];
   const { steps } = readTask(words[0]);
   const args = globalThis.Deno
     ? denoArgs(["-A", ...flags], Array.isArray(steps) ? steps.map(Object) : [], code)
-    : [...flags, "-e", code];
+    : [...flags, "-e", idle + code];
   const child = spawn(process.execPath, args, { stdio: "inherit" });
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) listen(name, () => child.kill(name));
   const [status, signal] = await once(child, "close");

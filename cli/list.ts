@@ -213,6 +213,8 @@ export function kindOf(error: unknown, name: string): string {
   const message = headOfError(error);
   const [, program, how] = PROGRAM.exec(message) ?? [];
   if (program) return `${program} ${how}`;
-  const whole = new RegExp(`(?<!\\w)${RegExp.escape(name)}(?!\\w)`, "g");
-  return message.replace(whole, "{}");
+  const isInWord = (place: number) => /\w/.test(message[place] ?? "");
+  return message.replaceAll(name, (found, start: number) => {
+    return isInWord(start - 1) || isInWord(start + found.length) ? found : "{}";
+  });
 }

@@ -40,7 +40,7 @@ export function write(stream: Stream, text: string): void {
     } catch (error) {
       const { code } = error as { code?: string };
       if (code === "EPIPE" || code === "EIO") return;
-      if (code !== "EAGAIN") throw error;
+      if (code !== "EAGAIN") throw Object.assign(error as Error, { path: stream });
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1); // for the reader of a full pipe
     }
   }

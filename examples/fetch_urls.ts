@@ -26,6 +26,7 @@ async function idOf(url: string): Promise<string> {
 
 if (import.meta.main) {
   const [file, directory = "urls", seconds = "30"] = process.argv.slice(2);
+  if (!file) throw new Error("Usage: examples/fetch_urls.ts FILE [LIST] [SECONDS]");
   const urls = readFileSync(file, "utf8").split(/\s+/).filter(Boolean);
   const tasks = new TaskList<Awaited<ReturnType<typeof fetchUrl>>>(directory, {
     existOk: true,

@@ -19,6 +19,7 @@ export async function downloadMovieDetails(source: string, store: string, movieI
 
 if (import.meta.main) {
   const [source, store, ...movieIds] = process.argv.slice(2);
+  if (!movieIds.length) throw new Error("Usage: examples/movies.ts URL FOLDER ID...");
   mkdirSync(store, { recursive: true });
   const execution = new TaskList<void>(`${store}/execution`, {
     existOk: true,

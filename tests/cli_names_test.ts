@@ -30,6 +30,30 @@ eachWay(() => {
     assert.deepEqual(list.ids("todo"), [id]);
   });
 
+  test("what follows `--` names tasks as well, also those whose line begins with a dash", () => {
+    using list = temporary();
+    list.add("double", "-n", "--help", "7");
+    for (const command of ["run", "list", "retry"]) {
+      const { code, stderr } = list.forrest(command, "list", "--", "nosuch");
+      assert.match(stderr, /nosuch/);
+      assert.equal(code, 2, command);
+    }
+    assert.match(list.forrest("show", "list", "--", "-n").stdout, /^-n\nlist\/todo\/0000001-/);
+    assert.match(list.forrest("run", "list", "--", "--help").stdout, /^done +--help /);
+    assert.deepEqual(list.ids("todo").length, 2);
+    const clean = list.forrest("clean", "list", "--todo", "--", "7");
+    assert.deepEqual([clean.code, list.ids("todo").length], [2, 2]);
+  });
+
+  test("a task with a line of any length fails like any other", () => {
+    using list = temporary();
+    list.add("refuse", "z".repeat(200_000));
+    const { code, stderr } = list.forrest("run", "list");
+    assert.match(stderr, /^ {2}1 x RangeError: cannot do z+/m);
+    assert.equal(code, 1);
+    assert.equal(list.forrest("report", "list").code, 0);
+  });
+
   test("of a line with several tasks, one is to be said by its id", () => {
     using list = temporary();
     list.add("double", "7");
