@@ -58,13 +58,16 @@ function rewritten(text: string, change: (task: Stored) => Stored): string | und
 /** Whether a text is that of a task which can be written again. */
 const isTask = (text: string): boolean => rewritten(text, (task) => task) !== undefined;
 
+/** What a task has counted, whatever somebody has written there. */
+export const countOf = (value: unknown): number => typeof value === "number" ? value : 0;
+
 /** What came of a task: a value or an error as they are stored, and what else its file is to say. */
 export type Result = Stored & ({ returnValue: unknown } | { errorValue: unknown });
 
 /** The text of a task with a result; only the result, if it was no task or cannot be written again. */
 export function withResult(task: string, result: Result, isFinal = true): string {
   const add = ({ returnValue: _value, errorValue: _error, ...others }: Stored) => {
-    const added: Stored = { ...others, attempts: (Number(others["attempts"]) || 0) + 1, ...result };
+    const added: Stored = { ...others, attempts: countOf(others["attempts"]) + 1, ...result };
     if (isFinal) { // whoever puts it back by hand begins anew
       delete added["retried"];
       delete added["crashes"];
@@ -94,7 +97,7 @@ export function checkId(id: unknown): asserts id is string {
   const isName = typeof id === "string" && isFileName(id) &&
     !/[\\\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|\.json@/u.test(id);
   if (isName && id.normalize() === id && sizeOf(id) <= 150) return;
-  const rule = "a file name of up to 150 bytes, in normal form, that does not begin with a dot " +
+  const rule = "a file name of up to 150 bytes, in Unicode's form NFC, that begins with no dot " +
     "and has no control characters";
   throw new TypeError(`Cannot use ${JSON.stringify(id)} as an id: it must be ${rule}`);
 }
@@ -239,10 +242,12 @@ function publish(claim: string, found: string[] | undefined, mayReplace: boolean
 /** Takes a task out of `todo` again if the list has another one of its id: claimed, as that may just have moved there. */
 function withdraw(claim: string): boolean {
   const { directory, id } = locate(claim);
-  if (!move(`${directory}/todo/${id}.json`, claim)) return false;
-  const isTwice = find(directory, id).length > 1;
-  if (isTwice) remove(claim);
-  else putBack(claim);
+  const todo = `${directory}/todo/${id}.json`;
+  const aside = `${claim}+`; // which nobody finds: so of two who do this at once, none goes by the other
+  if (!move(todo, claim)) return false;
+  const isTwice = find(directory, id).length > 1 && move(claim, aside) && !!find(directory, id)[0];
+  if (isTwice) remove(aside);
+  else if (!move(aside, todo)) putBack(claim);
   return isTwice;
 }
 
@@ -264,10 +269,11 @@ export function claim(directory: string, id: string, owner: string): string | un
   return move(`${directory}/todo/${id}.json`, path) || exists(path) ? path : undefined;
 }
 
-/** Whether a claim, or its outcome written aside, would have too long a name. */
-export function isTooLong(id: string, owner: string): boolean {
+/** Whether a task can be claimed: if the claim has no too long a name, and if that of its file is in UTF-8. */
+export function mayMove(directory: string, id: string, owner: string): boolean {
   const most = 250 - `.json@${owner}~done`.length;
-  return id.length > most / 3 && sizeOf(id) > most; // a character has three bytes at most
+  const isShort = id.length <= most / 3 || sizeOf(id) <= most; // a character has three bytes at most
+  return isShort && (!id.includes("\ufffd") || exists(`${directory}/todo/${id}.json`));
 }
 
 /** Puts a claimed task back as it was, unless it has an outcome. */
@@ -302,7 +308,7 @@ export interface Outcome {
 
 /** The outcome of a claim; a task that has failed goes to `todo` as long as it may be retried. */
 export function outcomeOf(claim: string, task: string, result: Result, retries: number): Outcome {
-  const retried = (Number(parseTask(task)?.["retried"]) || 0) + 1;
+  const retried = countOf(parseTask(task)?.["retried"]) + 1;
   // what is no task stays as it was
   const isAgain = "errorValue" in result && retried <= retries && isTask(task);
   const state = isAgain ? "todo" : "errorValue" in result ? "fail" : "done";
@@ -360,6 +366,7 @@ function unseal({ claim, task, state }: Sealed): string[] {
   const failed = `${directory}/fail/${id}.json`;
   if (state === "done" && task.includes('"errorValue"')) remove(failed); // where it was copied from, by hand
   const isKept = state === "fail" && !isTask(task);
+  if (state === "fail" && !isKept) remove(`${failed}.original`); // of what had its id before
   return isKept && move(path, `${failed}.original`) ? [] : [path];
 }
 
@@ -387,7 +394,8 @@ function processOwner(): string {
   const start = startOf(pid);
   if (!start) throw new Error("Cannot tell when this process started: `cat` and `ps` have failed");
   const host = getBuiltinModule("node:os").hostname().replace(/[^\w-]+/g, "_");
-  return identity = `${host}.${pid}.${start}`;
+  const short = host.replace(/^(.{20}).*(.{20})$/, "$1$2"); // as names of files cannot be longer than 255 bytes
+  return identity = `${short}.${pid}.${start}`;
 }
 
 /** When a process started, as a text that no other one with its id has had; undefined if it is dead. */
@@ -433,7 +441,7 @@ const observed = new Map<string, { mtime: number; since: number }>();
 
 /** Host, process and start of the owner in the name of a claim, or of what belongs to one. */
 const makerOf = (name: string): string | undefined =>
-  /.\.json@((?:[\w-]+\.){2}[\w-]+)\.[\w-]+(?:[+~]\w*)?$/.exec(name)?.[1];
+  /\.json@((?:[\w-]+\.){2}[\w-]+)\.[\w-]+(?:[+~]\w*)?$/.exec(name)?.[1];
 
 /**
  * Whether the run lives that has claimed a task, by the path of that in `running`; undefined if the run is
@@ -470,23 +478,23 @@ function showsLife(claims: string[]): boolean | undefined {
   return before && true;
 }
 
-/**
- * What dead owners have left: the tasks that were in flight, as the one who asks has claimed them now, and
- * the processes of those owners, as in the names of claims. `isUnsure` says that others may be dead, too.
- */
-export type Estate = { claims: string[]; makers: string[]; isUnsure: boolean };
+/** The tasks that were in flight, as they are claimed now; `isUnsure` says that other owners may be dead, too. */
+type Estate = { claims: string[]; isUnsure: boolean };
 
-/** Ends what dead owners have begun, and claims for `owner` what they had in flight. */
-export function takeOver(directory: string, owner: string): Estate {
+/**
+ * Ends what dead owners have begun, and claims for `owner` what they had in flight. `bury` gets host, process
+ * and start of each of them.
+ */
+export function takeOver(directory: string, owner: string, bury: (maker: string) => void): Estate {
   const running = `${directory}/running`;
-  const estate: Estate = { claims: [], makers: [], isUnsure: false };
+  const estate: Estate = { claims: [], isUnsure: false };
   for (const [maker, names] of Map.groupBy(fs().readdirSync(running), makerOf)) {
     if (maker === undefined) continue; // these are none of ours
     const paths = names.map((name) => `${running}/${name}`);
     const lives = showsLife(paths);
     if (lives === undefined) estate.isUnsure = true;
     if (lives !== false) continue;
-    estate.makers.push(maker);
+    bury(maker);
     const claims = new Set(paths.map((path) => path.replace(/[+~]\w*$/, "")));
     estate.claims.push(...[...claims].flatMap((claim) => inherit(claim, owner) ?? []));
   }

@@ -24,14 +24,13 @@
 
 import * as files from "./files.ts";
 import { isAlive, locate, type Outcome, type Result, type State, states } from "./files.ts";
-import { decode, encode, encodeThrown, errorOf, fileUrl, pathOf, pathText } from "./runner.ts";
-import { apply, compile, GUARD, load, refuseWhileImporting, runSteps, workOf } from "./runner.ts";
-import { bun, type Child, collect, deno, nodeProcess, print, sleep, spawn } from "./runner.ts";
-import { deathOf, isCompiled, isEndOfJob, ORDER, RUNNER, SERVE, tell, WORD } from "./runner.ts";
-import { attempt, type Callable, type CommandOptions, cwd, describe, enter } from "./runner.ts";
-import type { Path, Runtime } from "./runner.ts";
-import { holdersIn, resolve, type SpawnOptions, type Step, type Stream } from "./runner.ts";
-import { within, type Work } from "./runner.ts";
+import { apply, attempt, bun, collect, compile, cwd, deathOf, decode, deno } from "./runner.ts";
+import { describe, encode, encodeThrown, enter, errorOf, fileUrl, GUARD } from "./runner.ts";
+import { holdersIn, isCompiled, isEndOfJob, load, nodeProcess, ORDER, pathOf } from "./runner.ts";
+import { pathText, print, refuseWhileImporting, resolve, RUNNER, runSteps } from "./runner.ts";
+import { SERVE, sleep, spawn, tell, within, WORD, workOf } from "./runner.ts";
+import type { Callable, Child, CommandOptions, Path, Runtime, SpawnOptions } from "./runner.ts";
+import type { Step, Stream, Work } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -362,9 +361,8 @@ export class TaskList<T = unknown> {
     files.checkId(id);
     if (!partOf(task) && (typeof task === "function" || typeof Object(task).then === "function")) {
       const what = typeof task === "function" ? "a function" : "a promise";
-      throw new TypeError(
-        `Cannot schedule ${what}, which is no task: \`defer(fn, ...args)\` is one`,
-      );
+      const fix = "`defer(fn, ...args)` is one";
+      throw new TypeError(`Cannot schedule ${what}, which is no task: ${fix}`);
     }
     if (this.#skip) return { id, scheduled: false };
     const [steps, functions] = build(task);
@@ -398,7 +396,8 @@ export class TaskList<T = unknown> {
     const unused = () => print(UNUSED, "stderr");
     nodeProcess().on("exit", unused);
     const tasks = this.#run(run, options, unused);
-    const then: Run<T>["then"] = (...handlers) => Array.fromAsync(tasks).then(...handlers);
+    let all: Promise<unknown> | undefined;
+    const then = (...handlers: []) => (all ??= Array.fromAsync(tasks)).then(...handlers);
     return Object.defineProperties(tasks, {
       total: { get: () => earlier.done + earlier.fail + run.total },
       then: { value: then },
@@ -473,7 +472,8 @@ export class TaskList<T = unknown> {
 
   /** Puts back what runs that have died have left; `run()` does so by itself, and counts that as a crash. */
   recover(): void {
-    for (const claim of takeOver(this.directory, files.newOwner()).claims) files.putBack(claim);
+    const { claims } = files.takeOver(this.directory, files.newOwner(), killRest);
+    claims.forEach(files.putBack);
   }
 
   /**
@@ -562,7 +562,9 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   const output = options.output && fullPath(options.output);
   const directory = attempt(cwd)!;
   try {
-    if (options.raise) return { ...locate(file), returnValue: await runSteps(work(), session) };
+    const { id, state } = locate(file);
+    const run = async () => decode(encode(await runSteps(work(), session), "returnValue"));
+    if (options.raise) return { id, state, returnValue: await run() };
     const started = new Date().toISOString();
     const written = files.withResult(text, { started, ...await tell(work, session) });
     if (output) files.writeText(output, written);
@@ -746,7 +748,8 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   for (const [name, usual] of Object.entries(DEFAULTS)) {
     if (typeof usual === "number") checkNumber(name, checked[name as "retries"], least[name] ?? 0);
   }
-  expect(Array.isArray(permissions), "permissions", "an array", permissions);
+  const areFlags = Array.isArray(permissions) && permissions.every((flag) => FLAG.test(flag));
+  expect(areFlags, "permissions", "an array of flags such as `--allow-net`", permissions);
   expect(Array.isArray(ids), "ids", "an array", ids);
   for (const name of ["mayStart", "retryIf", "onOutput"] as const) {
     expect(typeof (checked[name] ?? nothing) === "function", name, "a function", checked[name]);
@@ -764,10 +767,14 @@ function checkNumber(name: string, value: unknown, least: number): void {
   expect(isMet && (mayBeFraction || Number.isInteger(value)), name, wanted, value);
 }
 
+/** A flag of Deno for a permission. */
+const FLAG =
+  /^(--(allow|deny|ignore)-(all|env|ffi|import|net|read|run|scripts|sys|write)|-[AEINRSW])(=|$)/;
+
 /** Whether processes with these permissions may do everything. */
 const isUnlimited = (permissions: string[]): boolean =>
   permissions.some((flag) => /^(-A|--allow-all)$/.test(flag)) &&
-  !permissions.some((flag) => flag.startsWith("--deny-"));
+  !permissions.some((flag) => /^--(deny|ignore)-/.test(flag));
 
 /** Throws if tasks cannot have these permissions; `areAll` says that nobody has asked for a limit. */
 function checkPermissions(permissions: string[], processes: number, areAll: boolean): void {
@@ -854,14 +861,11 @@ async function* callAll(
   const ready: unknown[] = []; // results, or what will become one
   let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
-  const isFull = () =>
-    processes
-      ? pool.isFull || ahead >= 4 * processes * Math.max(concurrency, pool.depth)
-      : ahead >= concurrency;
-  const lengths = sources.map((source) => Array.isArray(source) ? source.length : Infinity);
-  pool.left = Math.min(...lengths);
+  const most = () => processes ? 4 * processes * Math.max(concurrency, pool.depth) : concurrency;
+  const isFull = () => ahead >= most() || (processes > 0 && pool.isFull);
+  pool.left = Math.min(...sources.map((it) => Array.isArray(it) ? it.length : Infinity));
   const readAll = async () => {
-    const make = await callerOf(call, processes ? pool : undefined);
+    const make = await caller(call, processes ? pool : undefined);
     for await (const args of zip(sources)) {
       while (isFull() && !pool.stopped) await pool.next();
       if (pool.stopped) return;
@@ -902,10 +906,7 @@ async function* callAll(
 }
 
 /** What calls a function: by a pool, or in this process. */
-async function callerOf(
-  call: Callable,
-  pool: Pool | undefined,
-): Promise<(args: unknown[]) => Promise<unknown>> {
+async function caller(call: Callable, pool?: Pool): Promise<(args: unknown[]) => Promise<unknown>> {
   if (!pool) {
     const [owner, callee] = await load(globalName(call) ?? call);
     return async (args) => await apply(owner, callee, args);
@@ -1022,14 +1023,13 @@ class ListRun {
   async #look(): Promise<boolean> {
     await this.#arrivals();
     const { directory } = this.#list;
-    const { claims, isUnsure } = takeOver(directory, this.pool.owner);
+    const { claims, isUnsure } = files.takeOver(directory, this.pool.owner, killRest);
     for (const claim of claims) {
       if (!this.#isWanted(locate(claim).id)) files.putBack(claim);
       else this.#bury(claim).catch((error) => this.pool.stop(error));
     }
     const ids = files.idsIn(directory, "todo").filter(this.#isWanted);
-    const isName = (id: string) => !files.isTooLong(id, this.pool.owner) && !id.includes("\ufffd");
-    this.#ids = ids.filter(isName).reverse(); // of a file that can be moved
+    this.#ids = ids.filter((id) => files.mayMove(directory, id, this.pool.owner)).reverse();
     this.#total = this.#yielded + claims.length + this.#ids.length;
     if (claims.length || this.#ids.length) return true;
     if (ids.length) {
@@ -1068,16 +1068,11 @@ class ListRun {
       files.remove(claim);
       this.#log.event(id, "is dropped, as it is done already");
     } else {
-      this.#pause();
+      const { perSecond } = this.#options;
+      this.#isPaused = perSecond < Infinity;
+      if (this.#isPaused) this.#later(1000 / perSecond, () => this.#isPaused = false);
       this.#carryOut(claim, id).catch((error) => this.pool.stop(error));
     }
-  }
-
-  /** Starts nothing more before that may be. */
-  #pause(): void {
-    const { perSecond } = this.#options;
-    this.#isPaused = perSecond < Infinity;
-    if (this.#isPaused) this.#later(1000 / perSecond, () => this.#isPaused = false);
   }
 
   /** Executes a task that was claimed, and files what came of it. */
@@ -1094,7 +1089,7 @@ class ListRun {
     const { retries, retryDelay, retryIf } = this.#options;
     let outcome = files.outcomeOf(claim, text, told, retries);
     // some time more, so that those that failed together are not tried again together
-    const pause = retryDelay * 2 ** (outcome.retried - 1) * (1 + Math.random() / 2);
+    const pause = retryDelay * 2 ** Math.min(outcome.retried - 1, 99) * (1 + Math.random() / 2);
     if (outcome.state === "todo" && retryIf && !this.pool.stopped) {
       const task = toTask(claim, () => outcome.text) as Task;
       const isAgain = retryIf(task.errorValue, task, pause);
@@ -1107,7 +1102,7 @@ class ListRun {
   async #bury(claim: string): Promise<void> {
     const text = files.readable(claim); // if that cannot be read, it is kept as it was
     this.#claims.add(claim);
-    const crashes = 1 + (Number(files.parseTask(text)?.["crashes"]) || 0);
+    const crashes = 1 + files.countOf(files.parseTask(text)?.["crashes"]);
     const message =
       `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
     const result = { crashes, ...failed(errorOf(message)) };
@@ -1177,13 +1172,6 @@ function surrender(directory: string, failures: number, { maxFailures }: Options
   const count = `${failures} failure${failures === 1 ? "" : "s"}`;
   const rest = `${files.idsIn(directory, "todo").length} tasks are left in \`todo\``;
   throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
-}
-
-/** Claims for `owner` what dead runs had in flight, and kills what they have left running. */
-function takeOver(directory: string, owner: string): files.Estate {
-  const estate = files.takeOver(directory, owner);
-  for (const maker of estate.makers) killAll(`/${maker}.`);
-  return estate;
 }
 
 /** The stack of an error and of its causes. */
@@ -1661,7 +1649,8 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
  */
 export function denoArgs(permissions: string[], steps: Step[], main = SERVING): string[] {
   const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
-  const modules = called.flatMap((call) => /^(.+)#[^#]*$/s.exec(`${call}`)?.[1] ?? []);
+  const names = called.filter((call) => typeof call === "string" && call.length < 5000);
+  const modules = names.flatMap((call) => /^([^\0]+)#[^#]*$/.exec(call as string)?.[1] ?? []);
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const readable = isUnlimited(permissions) ? [] : new Set(modules);
   const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
@@ -1684,7 +1673,7 @@ let hasSetsid: boolean | undefined;
 /** Starts a program in a process group of its own. */
 function spawnGroup(command: string[], options: SpawnOptions): Child {
   // for `detached`, Deno copies its page tables, and stands still for 3 ms
-  hasSetsid ??= deno !== undefined && files.exists("/usr/bin/setsid");
+  hasSetsid ??= deno && attempt(() => files.exists("/usr/bin/setsid")) === true;
   if (hasSetsid) return spawn(["/usr/bin/setsid", "--", ...command], options);
   return spawn(command, { ...options, detached: true });
 }
@@ -1704,6 +1693,9 @@ const KILL = `for i in $(seq 100); do
   kill -9 $all 2> /dev/null
   sleep 0.02
 done`;
+
+/** Kills what a dead run has left running. */
+const killRest = (maker: string): void => killAll(`/${maker}.`);
 
 function killAll(mark: string): void {
   const { spawnSync } = nodeProcess().getBuiltinModule("node:child_process");
@@ -2025,13 +2017,12 @@ function deferred(step: Recorded, path: Path = []): unknown {
   const part = { step, path };
   const show = () => callText(part);
   // an arrow function has no `construct` trap
-  const target = Object.assign(function () {}, { [MARK]: part, [INSPECT]: show, [DENO]: show });
+  const target = Object.assign(function () {}, { [MARK]: part, [INSPECT]: show });
   return new Proxy(target, recorder);
 }
 
-/** By these, `console.log` finds how to show a value. */
+/** By this, `console.log` finds how to show a value. */
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
-const DENO = Symbol.for("Deno.customInspect");
 
 const refuse = (use: string) => (): never => {
   const why = "as it is not there before its task runs";

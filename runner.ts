@@ -83,10 +83,8 @@ async function performAll(): Promise<void> {
   const change = () => new Promise<void>((resolve) => free = resolve);
   for await (const line of lines()) {
     const order: Order = parse(line);
-    // a task before may have left it; it may be gone, or never left for want of permissions
-    attempt(() => enter(directory));
     running++;
-    perform(order).then(() => {
+    perform(order, directory).then(() => {
       running--;
       free();
     });
@@ -95,10 +93,14 @@ async function performAll(): Promise<void> {
   while (running) await change();
 }
 
-/** Runs the steps of an order, and answers with what came of them, or that they took too long. */
-async function perform(order: Order): Promise<void> {
+/** Runs the steps of an order in a directory, and answers with what came of them, or that they took too long. */
+async function perform(order: Order, directory: string = attempt(cwd)!): Promise<void> {
   const { nonce, session, timeout } = order;
-  const told = tell(() => order, session);
+  const work = () => {
+    attempt(() => enter(directory)); // which a task before may have left
+    return { cwd: directory, ...order };
+  };
+  const told = tell(work, session);
   const result = await (timeout === undefined ? told : within(timeout, told, { isOverdue: true }));
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
@@ -140,16 +142,15 @@ export async function tell(work: () => Work, session?: string): Promise<Told> {
  * most, so that nothing else that is printed gets into a line.
  */
 async function answer(nonce: string, text: string): Promise<void> {
-  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  const isAscii = encoder.encode(text).length === text.length; // each character is a byte
-  const ascii = isAscii ? text : text.replace(/[^\0-\x7f]/g, escape);
-  const length = PAGE - nonce.length - 8;
+  const isAscii = encoder.encode(text).length === text.length; // or else a character has up to three bytes
+  const length = Math.floor((PAGE - nonce.length - 8) / (isAscii ? 1 : 3));
   let lines = "";
-  for (let begin = 0, end; begin < ascii.length; begin = end) {
+  for (let begin = 0, end; begin < text.length; begin = end) {
     end = begin + length;
-    const part = ascii.slice(begin, end);
-    const isLast = end >= ascii.length; // which is no page
-    if (lines && (isLast || lines.length === 8 * PAGE)) {
+    if (/[\ud800-\udbff]/.test(text[end - 1] ?? "")) end--; // not between the halves of a character
+    const part = text.slice(begin, end);
+    const isLast = end >= text.length;
+    if (lines && (isLast || !isAscii || lines.length === 8 * PAGE)) { // others are no pages
       await write(lines);
       lines = "";
     }
@@ -161,9 +162,16 @@ async function answer(nonce: string, text: string): Promise<void> {
 /** The bytes that a pipe takes whole. */
 const PAGE = 4096;
 
-/** Writes to the standard output; on Bun without `node:fs`, whose load takes 3 ms. */
-const write = async (text: string): Promise<unknown> =>
-  deno ? print(text, "stdout") : await bun.write(bun.stdout, text);
+let output: Runtime; // of Deno
+
+/** Writes an answer; on Bun without `node:fs`, whose load takes 3 ms. */
+async function write(text: string): Promise<void> {
+  if (bun) return await bun.write(bun.stdout, text);
+  // what tasks start may let the standard output refuse what it has no room for: so by one of our own
+  output ??= attempt(() => deno.openSync("/dev/fd/1", { write: true })) ?? deno.stdout;
+  const bytes = encoder.encode(text);
+  for (let at = 0; at < bytes.length;) at += output.writeSync(bytes.subarray(at));
+}
 
 // ------------------------------------------------------------------------------- the steps of a task
 
@@ -199,8 +207,8 @@ export function workOf(text: string, path: string): Work {
     throw new SyntaxError(`Cannot read the task \`${name}\`: ${(error as Error).message}`);
   }
   const { steps, cwd } = work;
-  if (steps === undefined && text.includes('"errorValue":')) {
-    const fix = `what it was lies in \`${path}.original\`: repair that, then \`forrest retry\``;
+  if (steps === undefined && "errorValue" in work && !("attempts" in work)) {
+    const fix = `what it was is \`fail/${name}.original\`: repair that, then \`forrest retry\``;
     throw new TypeError(`Cannot run the task \`${name}\`, as it was none; ${fix}`);
   }
   if (!Array.isArray(steps) || !steps.length) throw refuse("steps", "an array of at least one");
@@ -386,7 +394,7 @@ const importing = ((globalThis as Record<symbol, unknown>)[IMPORTING] ??= new Se
 async function importFrom(name: string): Promise<Exports> {
   // what only Deno gets by itself is installed for Bun
   const specifier = bun ? name.replace(/^npm:\/?(@?[^@]+)(@[^/]*)?/, "$1") : name;
-  const isPackage = !/^[./]|:|\.[cm]?[jt]sx?$/.test(specifier);
+  const isPackage = specifier !== name || !/^[./]|:|\.[cm]?[jt]sx?$/.test(specifier);
   const url = isPackage ? resolve(specifier, `${fileUrl(cwd())}/`) : fileUrl(specifier);
   if (modules.has(url)) return modules.get(url)!;
   const place = pathOf(url);
@@ -531,11 +539,12 @@ function notStorable({ name, keys }: Place, what: string): TypeError {
   return new TypeError(`\`${name}${pathText(keys)}\` is ${what} and cannot be stored: ${fix}`);
 }
 
+/** What can stand after a dot. */
+const NAME = /^[a-z_$][\w$]*$/i;
+
 /** A path as it is written in code. */
-export function pathText(path: Path = []): string {
-  return path.map((key) => /^[a-z_$][\w$]*$/i.test(`${key}`) ? `.${key}` : `[${stringify(key)}]`)
-    .join("");
-}
+export const pathText = (path: Path = []): string =>
+  path.map((key) => NAME.test(`${key}`) ? `.${key}` : `[${stringify(key)}]`).join("");
 
 /** What errors hold that `Object.keys()` does not show. */
 const HIDDEN = ["name", "stack", "cause", "errors"];
@@ -560,7 +569,8 @@ function encodeError(error: Record<string, unknown>, place: Place): Record<strin
 
 /** A stack without our frames, unless there are no others. */
 function ownFramesRemoved(stack: string): string {
-  const places = [pathOf(RUNNER), "data:text/javascript"]; // a module, and what a runner is started with
+  const modules = [RUNNER, new URL("mod.ts", RUNNER).href, new URL("files.ts", RUNNER).href];
+  const places = [...modules.map(pathOf), "data:text/javascript"]; // with which a runner is started
   const isOurs = (line: string) =>
     /:\d+:\d+\)?$/.test(line) && places.some((place) => line.includes(place));
   return stack.split("\n").filter((line) => !isOurs(line)).join("\n");
@@ -823,10 +833,10 @@ export function enter(directory: string): void {
 }
 
 /** Whether a directory, or that of this process, is there still. */
-function isDirectory(path?: string): boolean {
-  if (deno) return path === undefined ? !!cwd() : deno.statSync(path).isDirectory;
-  return nodeProcess().getBuiltinModule("node:fs").existsSync(path ?? cwd());
-}
+const isThere = (path?: string): boolean =>
+  deno
+    ? !!(path ? deno.statSync(path) : cwd())
+    : nodeProcess().getBuiltinModule("node:fs").existsSync(path ?? cwd());
 
 /** Where this module lies: a runner is started with it. */
 export const RUNNER: string = import.meta.url;
@@ -871,7 +881,7 @@ export interface SpawnOptions {
 export function spawn(command: string[], options: SpawnOptions = {}): Child {
   const { env, cwd, hasInput, detached } = options;
   const [program, ...args] = command;
-  if (!attempt(() => isDirectory(cwd))) {
+  if (!attempt(() => isThere(cwd))) {
     const fix = "start this again in one that stays";
     throw errorOf(`Cannot start \`${program}\`, as the directory of this process is gone: ${fix}`);
   }
@@ -935,13 +945,13 @@ export function print(text: string | Uint8Array, stream: Stream): void {
 
 /** Writes what the stream takes, and says how much that was. */
 function writeSome(bytes: Uint8Array, stream: Stream): number {
-  if (deno) return deno[stream].writeSync(bytes);
   try {
+    if (deno) return deno[stream].writeSync(bytes);
     const { writeSync } = nodeProcess().getBuiltinModule("node:fs");
     return writeSync(stream === "stdout" ? 1 : 2, bytes);
   } catch (error) {
     if ((error as { code?: string }).code !== "EAGAIN") throw error;
-    bun.sleepSync(1);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
     return 0;
   }
 }

@@ -51,6 +51,15 @@ test("exec() of a task with a `cwd` comes back from there, and writes where it w
   assert.equal(JSON.parse(folder.read("out.json")).errorValue.$error.name, "URIError");
 });
 
+test("exec() with `raise` refuses a result that cannot be stored, as a run does", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(defer(() => () => 1), { id: "x" });
+  const [{ errorValue }] = await tasks.run();
+  assert.match(`${errorValue}`, /`returnValue` is a function and cannot be stored/);
+  await assert.rejects(exec(folder.file("list/fail/x.json"), { raise: true }), errorValue as Error);
+});
+
 test("exec() of a file that is not there throws with its name", async () => {
   using folder = temporary();
   const path = folder.file("lost.json");

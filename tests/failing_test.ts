@@ -59,6 +59,23 @@ test("what `retryIf` throws ends the run, and the task goes back", async () => {
   assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
 });
 
+test("a task counts its retries anew, whatever somebody has written there, and its pause is a number", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  const steps = [{ call: "decodeURIComponent", args: ["%"] }];
+  for (const [id, retried] of Object.entries({ a: { toString: 1 }, b: "1", c: 1100 })) {
+    folder.write(`list/todo/${id}.json`, JSON.stringify({ steps, retried, crashes: retried }));
+  }
+  const asked: string[] = [];
+  const retryIf = (_: unknown, { id, retried }: Task, seconds: number) => {
+    asked.push(`${id} ${retried} ${seconds}`);
+    return false;
+  };
+  const finished = await tasks.run({ retries: Infinity, retryIf });
+  assert.deepEqual(finished.map(({ state }) => state), ["fail", "fail", "fail"]);
+  assert.deepEqual(asked.sort(), ["a 1 0", "b 1 0", "c 1101 0"]);
+});
+
 test("what is thrown may be anything: it ends no run, and is told as what it holds", async () => {
   using folder = temporary();
   const logFile = folder.file("log.txt");

@@ -14,7 +14,7 @@ import {
 import process from "node:process";
 import * as files from "../files.ts";
 import type { Outcome, State } from "../files.ts";
-import { type Folder, temporary, test, writeProgram } from "./helpers.ts";
+import { type Folder, runProgram, temporary, test, writeProgram } from "./helpers.ts";
 
 const task = `{\n  "steps": [\n    {"value":1}\n  ]\n}\n`;
 const failedTask = task.replace(/\n}\n$/, `,\n  "errorValue": "before"\n}\n`);
@@ -54,7 +54,7 @@ const textOf = (directory: string, name: string) => readFileSync(`${directory}/$
 
 /** Has a new owner take over what the dead have left, and put that back. */
 function recover(directory: string): number {
-  const { claims } = files.takeOver(directory, files.newOwner());
+  const { claims } = files.takeOver(directory, files.newOwner(), () => {});
   for (const claim of claims) files.putBack(claim);
   return claims.length;
 }
@@ -128,12 +128,36 @@ test("what a dead owner had in flight is taken over by one of two, also if that 
   const claim = `running/a.json@${deadOwner()}`;
   const directory = listIn(folder, { [claim]: task, [`${claim}+`]: "{" });
   const second = deadOwner();
-  const { claims, makers } = files.takeOver(directory, second);
+  const makers: string[] = [];
+  const { claims } = files.takeOver(directory, second, (maker) => makers.push(maker));
   assert.deepEqual(claims, [`${directory}/running/a.json@${second}`]);
   assert.equal(makers.length, 1);
-  assert.deepEqual(files.takeOver(directory, deadOwner().replace(".1.", ".2.")).claims.length, 1);
+  const third = deadOwner().replace(".1.", ".2.");
+  assert.equal(files.takeOver(directory, third, () => {}).claims.length, 1);
   assert.equal(recover(directory), 1);
   assert.deepEqual(contentsOf(directory), ["todo/a.json"]);
+});
+
+test("what a dead owner had in flight is taken over whatever it is called", () => {
+  using folder = temporary();
+  const names = ["\n", "x\n", " ", "x.json@y"];
+  const claims = names.map((name) => [`running/${name}.json@${deadOwner()}`, task]);
+  const directory = listIn(folder, Object.fromEntries(claims));
+  assert.equal(recover(directory), names.length);
+  assert.deepEqual(contentsOf(directory), names.map((name) => `todo/${name}.json`).sort());
+});
+
+test("a host with a long name has room for the longest ids", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const os = process.getBuiltinModule("node:os");
+     os.hostname = () => "h".repeat(64);
+     const tasks = new TaskList("list");
+     await tasks.schedule(defer(Math.sqrt, 16), { id: "i".repeat(150) });
+     for await (const { returnValue } of tasks.run()) console.log(returnValue);`,
+  );
+  assert.deepEqual([stdout, stderr], ["4\n", ""]);
 });
 
 test("what lives, or may live, is left to its owner, and so is what is none of ours", () => {
@@ -150,7 +174,9 @@ test("what lives, or may live, is left to its owner, and so is what is none of o
     Object.fromEntries(names.map((name) => [`running/${name}`, task])),
   );
   const before = contentsOf(directory);
-  const { claims, makers, isUnsure } = files.takeOver(directory, files.newOwner());
+  const makers: string[] = [];
+  const bury = (maker: string) => makers.push(maker);
+  const { claims, isUnsure } = files.takeOver(directory, files.newOwner(), bury);
   assert.deepEqual([claims, makers, isUnsure], [[], [], true]);
   assert.deepEqual(contentsOf(directory), before);
 });
@@ -259,7 +285,7 @@ test("the outcome of an owner that only seemed dead to another host is discarded
   for (const isRefreshed of [false, true, false]) {
     assert.equal(claimed.length, 0);
     if (isRefreshed) files.refresh([late.claim]);
-    claimed.push(...files.takeOver(directory, files.newOwner()).claims);
+    claimed.push(...files.takeOver(directory, files.newOwner(), () => {}).claims);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   delete process.env.FORREST_LEASE;
@@ -394,6 +420,37 @@ test("a task that is claimed and put back while its id is looked for is not lost
   }
   assert.ok(looks >= 2, `${looks} looks`);
   assert.deepEqual(contentsOf(directory), ["todo/a.json"]);
+});
+
+test("of two that take out a second file of an id at once, one leaves it", async () => {
+  using folder = temporary();
+  const directory = listIn(folder);
+  const fs = process.getBuiltinModule("node:fs");
+  const { linkSync, readdirSync } = fs;
+  const first = `${directory}/running/a.json@${files.newOwner()}`;
+  const other = `${directory}/running/a.json@${files.newOwner()}`;
+  let looks = 0;
+  fs.linkSync = (from, to) => { // so late that the first look has not seen it
+    writeFileSync(first, task);
+    linkSync(from, to);
+  };
+  const look = (path: string) => {
+    if (path === `${directory}/running`) looks++;
+    if (looks === 3 && existsSync(first)) renameSync(first, other); // another one takes it out, too,
+    if (looks === 4 && existsSync(other)) renameSync(other, `${other}+`); // and goes aside
+    return readdirSync(path);
+  };
+  fs.readdirSync = look as typeof readdirSync;
+  try {
+    assert.equal(await add(directory, { id: "a", text: task, isNew: false }), true);
+  } finally {
+    Object.assign(fs, { linkSync, readdirSync });
+  }
+  assert.equal(looks, 4);
+  assert.deepEqual(contentsOf(directory), [
+    `${other}+`.replace(`${directory}/`, ""),
+    "todo/a.json",
+  ]);
 });
 
 test("a second file of an id is taken out of `todo`, wherever the first one is", async () => {

@@ -78,6 +78,15 @@ const badFiles: BadFile[] = [
     bytes: steps(add(1), { value: { $step: 0, path: 7 } }),
     error: /path/,
   },
+  { is: "a call of an object", bytes: steps({ call: { toString: 1 } }), error: /`call`/ },
+  { is: "a function of an object", bytes: steps(add({ $function: { toString: 1 } })), error: /./ },
+  { is: "a module of no path", bytes: steps({ call: "file:///a\0/b.ts#f" }), error: /./ },
+  { is: "a long module", bytes: steps({ call: `file:///${"a".repeat(2e5)}/b.ts#f` }), error: /./ },
+  {
+    is: "counters that count nothing",
+    bytes: `{"steps": [{"call": "Math.nothing"}], "metadata": 7, "attempts": {"toString": 1}}`,
+    error: /Math\.nothing/,
+  },
   { is: "an unknown key", bytes: steps({ value: { $nothing: 1 } }), error: /\$nothing/ },
   {
     is: "nested deeply",
@@ -155,6 +164,7 @@ const oddNames = [
   "x.json@vm.1.1.1+",
   "\x1e",
   "\x01\x7f",
+  "a\ufffdb",
   "a".repeat(150),
 ];
 

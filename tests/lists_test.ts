@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -190,6 +191,33 @@ test("a task that is put back by hand has all its retries again", async () => {
       renameSync(folder.file("list/fail/x.json"), folder.file("list/todo/x.json"));
     }
   }
+});
+
+test("what is a file of its own, and no task, is told the same reason each time", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  folder.write("list/todo/x.json", '{ "step": [] }');
+  for (let times = 0; times < 3; times++) {
+    const [{ errorValue }] = await tasks.run();
+    assert.match(
+      `${errorValue}`,
+      /^TypeError: Cannot run the task `x\.json`: `steps` must be an array/,
+    );
+    assert.doesNotMatch((errorValue as Error).stack!, /at .*mod\.ts/); // where we have seen it
+    await tasks.retry();
+  }
+});
+
+test("what was no task is not put in place of another one that has its id", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  folder.write("list/todo/a.json", "no task");
+  await tasks.run();
+  rmSync(folder.file("list/fail/a.json"));
+  await tasks.schedule(defer(fixture.throwDetailed, "a task"), { id: "a" });
+  await tasks.run();
+  assert.equal(await tasks.retry(), 1);
+  assert.match(folder.read("list/todo/a.json"), /throwDetailed/);
 });
 
 test("what was no task is retried as it was, repaired or not", async () => {

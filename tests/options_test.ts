@@ -80,6 +80,10 @@ test("what forrest is told wrongly is refused with a reason", async () => {
   using folder = temporary();
   const tasks = new TaskList(folder.file("list"));
   assert.throws(() => tasks.run({ permissions: "-A" as never }), /`permissions` to be an array/);
+  for (const flag of ["allow-net", "--alow-net", "--allow-", "--allow-nets", "--v8-flags=--x", 7]) {
+    const run = () => tasks.run({ permissions: ["--allow-all", flag as string] });
+    assert.throws(run, /`permissions` to be an array of flags such as `--allow-net`/);
+  }
   const limited = () => tasks.run({ permissions: ["--allow-net"] });
   if (runtime === "deno") limited();
   else assert.throws(limited, /only processes of Deno have `permissions`/);

@@ -18,12 +18,13 @@ test("map() gives its runners the permissions that it is told", onDeno, async ()
 });
 
 test("what is forbidden is forbidden, also where all else is allowed", onDeno, async () => {
-  const permissions = ["--allow-all", "--deny-env"];
-  const read = () => import("node:process").then((it) => it.default.env["HOME"] ?? "");
-  const { errorValue } = await outcomeOf(defer(read), { permissions });
-  assert.match(`${errorValue}`, /Requires env access/);
-  const { returnValue } = await outcomeOf(defer(Math.sqrt, 16), { permissions });
-  assert.equal(returnValue, 4);
+  const read = () => import("node:process").then((it) => it.default.env["HOME"] ?? "nothing");
+  for (const limit of ["--deny-env", "--ignore-env"]) {
+    const permissions = ["--allow-all", limit];
+    const { errorValue, returnValue } = await outcomeOf(defer(read), { permissions });
+    assert.match(`${errorValue ?? returnValue}`, /Requires env access|nothing/);
+    assert.equal((await outcomeOf(defer(Math.sqrt, 16), { permissions })).returnValue, 4);
+  }
 });
 
 test("a parent without every permission must say what tasks may do", onDeno, () => {
@@ -36,14 +37,10 @@ test("a parent without every permission must say what tasks may do", onDeno, () 
   const silent = runProgram(folder, script(""), {}, "main.ts", process.execPath, flags);
   assert.notEqual(silent.code, 0);
   assert.match(silent.stderr, /TypeError: .*`--allow-net`.*`permissions`/);
-  const spoken = runProgram(
-    folder,
-    script("{ permissions: [] }"),
-    {},
-    "main.ts",
-    process.execPath,
-    flags,
-  );
-  assert.equal(spoken.stderr, "");
-  assert.equal(spoken.stdout, "4\n");
+  for (const read of ["--allow-read", `--allow-read=${folder.file(".")}`]) {
+    const given = [read, ...flags.slice(1)];
+    const text = script("{ permissions: [] }");
+    const spoken = runProgram(folder, text, {}, "main.ts", process.execPath, given);
+    assert.deepEqual([spoken.stderr, spoken.stdout], ["", "4\n"]);
+  }
 });

@@ -58,6 +58,27 @@ test("tasks run where their run was started, wherever the program goes meanwhile
   assert.deepEqual(stdout.trim().split("\n"), [...expected, ...expected]);
 });
 
+test("a task whose directory is gone fails, and does not run where one before it was", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { mkdirSync } from "node:fs";
+     const elsewhere = process.cwd();
+     const tasks = new TaskList("list");
+     const here = () => import("node:process").then((it) => it.default.cwd());
+     mkdirSync("work");
+     process.chdir("work");
+     const remove = defer((path: string) => import("node:fs").then((fs) => fs.rmdirSync(path)), process.cwd());
+     tasks.schedule(defer(here), { id: "1", cwd: elsewhere });
+     tasks.schedule(remove, { id: "2" });
+     tasks.schedule(defer(here), { id: "3", cwd: elsewhere });
+     tasks.schedule(defer(here), { id: "4" });
+     for await (const { state } of tasks.run({ processes: 1, tasksPerProcess: 10 })) console.log(state);`,
+  );
+  assert.equal(stderr, "");
+  assert.deepEqual(stdout.trim().split("\n"), ["done", "done", "done", "fail"]);
+});
+
 test("a task that replaces what its process is made of has its outcome, or fails alone", async () => {
   using folder = temporary();
   folder.write(

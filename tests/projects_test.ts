@@ -177,13 +177,15 @@ test("the functions of a package that a script imports are tasks", () => {
 test("a package is named as in an import, and means that of the project on both runtimes", () => {
   using folder = temporary();
   makeProject(folder);
+  folder.write("project/node_modules/point.js/package.json", '{ "main": "main.js" }');
+  folder.write("project/node_modules/point.js/main.js", "exports.greet = (x) => `Hello, ${x}!`;");
   folder.write("project/single.cjs", "const mark = '!'; module.exports = (x) => x + mark;");
   const { stdout, stderr } = runProgram(
     folder,
     `import { readdirSync, writeFileSync } from "node:fs";
      import single from "./single.cjs";
      const tasks = new TaskList("list");
-     for (const [id, call] of ["greeter#greet", "npm:greeter@1.0.0#greet", "./tasks.ts#run", "path#basename"].entries()) {
+     for (const [id, call] of ["greeter#greet", "npm:greeter@1.0.0#greet", "npm:point.js@2#greet", "./tasks.ts#run", "path#basename"].entries()) {
        const isOther = call.startsWith("npm:") && "Deno" in globalThis; // which gets it from a registry
        const steps = [{ call: isOther ? "greeter#greet" : call, args: ["you"] }];
        writeFileSync(\`list/todo/\${id}.json\`, JSON.stringify({ steps }));
@@ -196,7 +198,7 @@ test("a package is named as in an import, and means that of the project on both 
   );
   assert.equal(stderr, "");
   const single = `file://${folder.file("project/single.cjs")}#default`;
-  const values = ["Hello, you!", "Hello, you!", "Hello, you!,own,a", "you", "one!"];
+  const values = ["Hello, you!", "Hello, you!", "Hello, you!", "Hello, you!,own,a", "you", "one!"];
   assert.deepEqual(stdout.trim().split("\n"), [single, ...values]);
 });
 

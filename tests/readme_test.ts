@@ -268,14 +268,18 @@ import { writeFileSync } from "node:fs";
 import { exec } from "jsr:@x/forrest";
 async function test(json: string, value: unknown, index: number) {
   writeFileSync(\`\${index}.json\`, \`{ "steps": [{ "call": "pass.ts#pass", "args": [\${json}] }] }\`);
-  const { returnValue } = await exec(\`\${index}.json\`, { raise: true }) as { returnValue: Error };
-  if (value instanceof Error) assert.equal(\`\${returnValue}\`, \`\${value}\`);
-  else assert.deepEqual(returnValue, value);
+  await exec(\`\${index}.json\`, { raise: true });
+  const { passed } = globalThis as { passed?: unknown };
+  if (value instanceof Error) assert.equal(\`\${passed}\`, \`\${value}\`);
+  else assert.deepEqual(passed, value);
 }
 ${text.replaceAll("test(", "await test(").replace("function await", "function")}
 `;
   const folder = newFolder();
-  writeFileSync(join(folder, "pass.ts"), "export const pass = (value: unknown) => value;\n");
+  writeFileSync(
+    join(folder, "pass.ts"),
+    "export const pass = (passed: unknown) => void Object.assign(globalThis, { passed });\n",
+  );
   const { status, stderr } = runProgram(folder, "table.ts", program);
   assert.equal(status, 0, stderr);
 });

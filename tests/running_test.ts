@@ -48,6 +48,10 @@ test("a run that is awaited gives all its tasks", async () => {
   const values: (number | undefined)[] = finished.map(({ returnValue }) => returnValue);
   assert.deepEqual(values.sort(), [0, 1, Math.sqrt(2)]);
   assert.deepEqual(await tasks.run(), []);
+  for (let i = 0; i < 3; i++) tasks.schedule(i);
+  const run = tasks.run();
+  const lengths = await Promise.all([run, run].map(async (run) => (await run).length));
+  assert.deepEqual([...lengths, (await run).length], [3, 3, 3]);
 });
 
 test("a run that is awaited rejects as one that is looped over throws", async () => {
