@@ -1243,6 +1243,7 @@ interface Job {
 /** A process that does jobs. */
 class Runner {
   readonly child: Child;
+  readonly first: Job;
   readonly marker: string; // what the environment of all its descendants contains
   readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
   given = 0; // how many jobs it ever got
@@ -1271,7 +1272,7 @@ class Runner {
     this.#pool = pool;
     this.marker = marker;
     this.isEnding = isSingle;
-    this.#last = job;
+    this.first = this.#last = job;
   }
 
   /** The jobs that it is at; the others wait. */
@@ -1400,8 +1401,8 @@ class Pool {
   readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
-  #answered = 0;
-  #firstAnswer = 0; // when it came, in milliseconds
+  #answered = 0; // jobs, but for the first of each runner, which has to load modules as well
+  #worked = 0; // milliseconds that these took
   #watchdog: Child | undefined;
   #waiting: (() => void)[] = []; // for a change
   /** How much work is still to come, as far as that is known: near the end it is shared out. */
@@ -1446,10 +1447,8 @@ class Pool {
 
   /** How many jobs a runner may be given beyond what it works on. */
   get depth(): number {
-    // the first answer says nothing of how long a job takes: the next ones do
-    const passed = Math.max(1, performance.now() - this.#firstAnswer);
-    const perMillisecond = Math.max(0, this.#answered - 1) / passed;
-    return Math.min(128, Math.floor(this.#ahead * perMillisecond / this.#options.processes));
+    // by what runners say that jobs take, as answers come late where all cores are busy
+    return Math.min(128, this.#answered, this.#ahead * this.#answered / this.#worked || 0);
   }
 
   /** Resolves at the next change. */
@@ -1556,8 +1555,9 @@ class Pool {
     clearTimeout(job.timer);
     runner.flush("stderr");
     runner.jobs.delete(job.nonce);
-    if (!this.#answered++) this.#firstAnswer = performance.now();
     const { returnValue, errorValue, runtime = (Date.now() - job.begun) / 1000 } = result;
+    this.#answered += job === runner.first ? 0 : 1;
+    this.#worked += job === runner.first ? 0 : Number(runtime) * 1000;
     const error = () => errorValue === undefined ? torn() : { errorValue };
     const outcome = returnValue === undefined ? error() : { returnValue };
     const started = new Date(job.begun).toISOString();
