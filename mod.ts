@@ -1556,8 +1556,10 @@ class Pool {
     runner.flush("stderr");
     runner.jobs.delete(job.nonce);
     const { returnValue, errorValue, runtime = (Date.now() - job.begun) / 1000 } = result;
-    this.#answered += job === runner.first ? 0 : 1;
-    this.#worked += job === runner.first ? 0 : Number(runtime) * 1000;
+    if (job !== runner.first) {
+      this.#answered++;
+      this.#worked += Number(runtime) * 1000;
+    }
     const error = () => errorValue === undefined ? torn() : { errorValue };
     const outcome = returnValue === undefined ? error() : { returnValue };
     const started = new Date(job.begun).toISOString();

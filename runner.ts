@@ -82,9 +82,10 @@ async function performAll(): Promise<void> {
   let free = ignore;
   const change = () => new Promise<void>((resolve) => free = resolve);
   for await (const line of lines()) {
-    const order: Order = parse(line);
+    const order: Order = { cwd: directory, ...parse(line) };
+    attempt(() => enter(directory)); // which a task before may have left
     running++;
-    perform(order, directory).then(() => {
+    perform(order).then(() => {
       running--;
       free();
     });
@@ -93,14 +94,10 @@ async function performAll(): Promise<void> {
   while (running) await change();
 }
 
-/** Runs the steps of an order in a directory, and answers with what came of them, or that they took too long. */
-async function perform(order: Order, directory: string = attempt(cwd)!): Promise<void> {
+/** Runs the steps of an order, and answers with what came of them, or that they took too long. */
+async function perform(order: Order): Promise<void> {
   const { nonce, session, timeout } = order;
-  const work = () => {
-    attempt(() => enter(directory)); // which a task before may have left
-    return { cwd: directory, ...order };
-  };
-  const told = tell(work, session);
+  const told = tell(() => order, session);
   const result = await (timeout === undefined ? told : within(timeout, told, { isOverdue: true }));
   try {
     if ("toJSON" in []) throw new Error("This task has changed how all values are stored");
