@@ -49,14 +49,8 @@ export function formatTask(task: Stored): string {
   return `{\n${lines.join(",\n")}\n}\n`;
 }
 
-/** The text of a task with changes; undefined if it was none, or is nested too deep to be written again. */
-function rewritten(text: string, change: (task: Stored) => Stored): string | undefined {
-  const task = parseTask(text);
-  return task && attempt(() => formatTask(change(task)));
-}
-
-/** Whether a text is that of a task which can be written again. */
-const isTask = (text: string): boolean => rewritten(text, (task) => task) !== undefined;
+/** Whether a text is that of a task which can be written again, as it is not nested too deep. */
+const isTask = (text: string): boolean => !!attempt(() => formatTask(parseTask(text)!));
 
 /** What a task has counted, whatever somebody has written there. */
 export const countOf = (value: unknown): number => typeof value === "number" ? value : 0;
@@ -65,16 +59,15 @@ export const countOf = (value: unknown): number => typeof value === "number" ? v
 export type Result = Stored & ({ returnValue: unknown } | { errorValue: unknown });
 
 /** The text of a task with a result; only the result, if it was no task or cannot be written again. */
-export function withResult(task: string, result: Result, isFinal = true): string {
-  const add = ({ returnValue: _value, errorValue: _error, ...others }: Stored) => {
-    const added: Stored = { ...others, attempts: countOf(others["attempts"]) + 1, ...result };
-    if (isFinal) { // whoever puts it back by hand begins anew
-      delete added["retried"];
-      delete added["crashes"];
-    }
-    return added;
-  };
-  return rewritten(task, add) ?? formatTask(result);
+export function withResult(text: string, result: Result, isFinal = true): string {
+  const task = parseTask(text);
+  const { returnValue: _value, errorValue: _error, ...others }: Stored = task ?? {};
+  const added: Stored = { ...others, attempts: countOf(others["attempts"]) + 1, ...result };
+  if (isFinal) { // whoever puts it back by hand begins anew
+    delete added["retried"];
+    delete added["crashes"];
+  }
+  return (task && attempt(() => formatTask(added))) ?? formatTask(result);
 }
 
 /** The directory of its list, the state and the id of the task file at `path`, be it a claim. */
@@ -205,7 +198,7 @@ export function adderTo(
   return inBatches(async (tasks: Addition[]) => {
     const ids = tasks.flatMap(({ id, isNew }) => isNew ? [] : [id]);
     const claims = tasks.map(({ id }) => `${directory}/running/${id}.json@${newOwner()}`);
-    const writes = tasks.map(({ text }, index) => write(`${claims[index]}+`, text));
+    const writes = tasks.map(({ text }, index) => sync(`${claims[index]}+`, text));
     await Promise.allSettled(writes);
     const before = findAll(directory, ids);
     const added = tasks.map(async ({ id }, index) => {
@@ -214,7 +207,7 @@ export function adderTo(
     });
     await Promise.allSettled(added);
     for (const claim of claims) if (exists(`${claim}+`)) remove(`${claim}+`);
-    await syncFolder(`${directory}/todo`);
+    await sync(`${directory}/todo`);
     const after = findAll(directory, ids);
     return tasks.map(async ({ id }, index) => {
       // it may have been put back, and claimed again, while we looked for it
@@ -293,25 +286,18 @@ export function retry(directory: string, id: string): boolean {
 
 // --------------------------------------------------------------------------------- how it gets its outcome
 
-/** What is to become of a claimed task. */
-export interface Outcome {
-  claim: string;
-  /** The text of its file as it was. */
-  task: string;
-  /** Where it goes: to `todo`, if it is to be tried again. */
-  state: State;
-  /** The text of its file with the outcome. */
-  text: string;
-  /** How often it is tried again, with this time. */
-  retried: number;
-}
+/**
+ * What is to become of a claimed task: the text of its file as it was (`task`), where it goes (`state`: to `todo`,
+ * if it is to be tried again), the `text` of its file then, and how often it is tried again, with this time.
+ */
+export type Outcome = ReturnType<typeof outcomeOf>;
 
 /** The outcome of a claim; a task that has failed goes to `todo` as long as it may be retried. */
-export function outcomeOf(claim: string, task: string, result: Result, retries: number): Outcome {
+export function outcomeOf(claim: string, task: string, result: Result, retries: number) {
   const retried = countOf(parseTask(task)?.["retried"]) + 1;
   // what is no task stays as it was
   const isAgain = "errorValue" in result && retried <= retries && isTask(task);
-  const state = isAgain ? "todo" : "errorValue" in result ? "fail" : "done";
+  const state = (isAgain ? "todo" : "errorValue" in result ? "fail" : "done") as State;
   const added = isAgain && !("crashes" in result) ? { retried, ...result } : result; // a crash is no retry
   return { claim, task, state, text: withResult(task, added, !isAgain), retried };
 }
@@ -321,12 +307,12 @@ export function outcomeOf(claim: string, task: string, result: Result, retries: 
  * is if another run was faster.
  */
 export const file = inBatches(async (outcomes: Outcome[]) => {
-  const writes = outcomes.map(({ claim, text }) => write(`${claim}+`, text));
+  const writes = outcomes.map(({ claim, text }) => sync(`${claim}+`, text));
   const written = await Promise.allSettled(writes);
   const whole = outcomes.filter((_, index) => written[index]?.status === "fulfilled");
   const sealed = whole.filter(seal);
   const folders = new Set(sealed.map(place));
-  await Promise.all([...folders].map(syncFolder));
+  await Promise.all([...folders].map((folder) => sync(folder)));
   await Promise.all(sealed.flatMap(unseal).map(removeSoon));
   return writes;
 });
@@ -375,7 +361,9 @@ function complete(claim: string): State | undefined {
   const state = states.find((state) => infoOf(`${claim}~${state}`));
   if (!state) return;
   const sealed = { claim, state, task: readable(`${claim}~${state}`) };
-  syncFolderNow(place(sealed));
+  const folder = fs().openSync(place(sealed), "r");
+  succeeds(() => fs().fsyncSync(folder), UNABLE); // at once, as a run that is stopped cannot wait
+  fs().closeSync(folder);
   unseal(sealed).forEach(remove);
   return state;
 }
@@ -573,52 +561,32 @@ function succeeds(action: () => void, failures = /^ENOENT$/): boolean {
 function inBatches<T, R>(act: (items: T[]) => Promise<Promise<R>[]>): (item: T) => Promise<R> {
   let open: T[] | undefined; // the items of the last batch, as long as it takes more
   let last: Promise<Promise<R>[]> = Promise.resolve([]);
-  const begin = (items: T[]) => {
-    open = items;
-    last = Promise.allSettled([last]).then(() => {
-      if (open === items) open = undefined;
-      return act(items);
-    });
-    return items;
-  };
   return async (item) => {
-    const items = open && open.length < 64 ? open : begin([]);
-    const index = items.push(item) - 1;
+    if (!open || open.length >= 64) {
+      const items: T[] = open = [];
+      last = Promise.allSettled([last]).then(() => {
+        if (open === items) open = undefined;
+        return act(items);
+      });
+    }
+    const index = open.push(item) - 1;
     return await (await last)[index]!;
   };
 }
 
-/** Writes a file and brings it to disk. */
-async function write(path: string, text: string): Promise<void> {
-  const file = fs().openSync(path, "w");
+/** Brings the names in a folder to disk, or a file with this text. */
+export async function sync(path: string, text?: string): Promise<void> {
+  const file = fs().openSync(path, text === undefined ? "r" : "w");
   try {
-    fs().writeFileSync(file, text);
-    await sync(file);
+    if (text !== undefined) fs().writeFileSync(file, text);
+    await called((done) => fs().fsync(file, done)).catch(passOver(UNABLE));
   } finally {
     fs().closeSync(file);
   }
 }
 
-const sync = (file: number): Promise<void> => called((done) => fs().fsync(file, done));
-
-/** What file systems say that cannot sync a folder. */
+/** What file systems say that cannot sync. */
 const UNABLE = /^(EINVAL|ENOTSUP|EOPNOTSUPP)$/;
-
-/** Brings the names in a folder to disk. */
-export async function syncFolder(path: string): Promise<void> {
-  const folder = fs().openSync(path, "r");
-  await sync(folder).catch(passOver(UNABLE)).finally(() => fs().closeSync(folder));
-}
-
-/** The same at once, for those who cannot wait. */
-function syncFolderNow(path: string): void {
-  const folder = fs().openSync(path, "r");
-  try {
-    succeeds(() => fs().fsyncSync(folder), UNABLE);
-  } finally {
-    fs().closeSync(folder);
-  }
-}
 
 /** Throws an error that has none of these codes. */
 const passOver = (codes: RegExp) => (error: unknown): void => {
