@@ -466,7 +466,7 @@ export class TaskList<T = unknown> {
       const isWanted = typeof which === "function" ? which(readTask<T>(path)) : !ids || ids.has(id);
       if (isWanted && files.retry(this.directory, id)) moved++;
     }
-    if (moved) await files.syncFolder(`${this.directory}/todo`);
+    if (moved) await files.sync(`${this.directory}/todo`);
     return moved;
   }
 
@@ -1397,7 +1397,8 @@ class Pool {
   readonly #log: Log;
   readonly #onChange: () => void;
   readonly owner = files.newOwner();
-  readonly directory = attempt(cwd); // wherever the program goes later
+  // wherever the program goes later; where it has none any more, no process starts
+  readonly directory = attempt(cwd) ?? "none";
   readonly #timeout: number | undefined; // milliseconds that a job may take
   readonly #runners = new Set<Runner>();
   #queue: Job[] = [];
@@ -1427,8 +1428,7 @@ class Pool {
     const isShared = isProgram || tasksPerProcess > 1;
     const nonce = crypto.randomUUID();
     const timeout = concurrency > 1 ? this.#timeout : undefined;
-    const most = Math.min(concurrency, LONGEST_TIMER); // JSON has no Infinity
-    const order = JSON.stringify({ nonce, steps, cwd, session, concurrency: most, timeout });
+    const order = JSON.stringify({ nonce, steps, cwd, session, concurrency, timeout });
     const outcome = Promise.withResolvers<Result>();
     this.#queue.push({ id, steps, nonce, order, isShared, answer: "", begun: 0, outcome });
     this.#place();

@@ -38,8 +38,8 @@ export interface Order extends Work {
   nonce: string;
   /** The URL of a module whose exports are in scope for functions that are stored as their text. */
   session?: string;
-  /** How many orders the runner may work on at once; one, if it is not said. */
-  concurrency?: number;
+  /** How many orders the runner gets at once, to work on all of them; if it is one, it may get others to do later. */
+  concurrency: number;
   /** Milliseconds after which it answers that the time of the task is over. */
   timeout?: number;
 }
@@ -78,20 +78,16 @@ function takeOrder(): string | undefined {
 
 async function performAll(): Promise<void> {
   const directory = attempt(cwd)!;
-  let running = 0;
-  let free = ignore;
-  const change = () => new Promise<void>((resolve) => free = resolve);
+  const running = new Set<Promise<void>>();
   for await (const line of lines()) {
     const order: Order = { cwd: directory, ...parse(line) };
     attempt(() => enter(directory)); // which a task before may have left
-    running++;
-    perform(order).then(() => {
-      running--;
-      free();
-    });
-    while (running >= (order.concurrency ?? 1)) await change();
+    const performed = perform(order);
+    running.add(performed);
+    performed.then(() => running.delete(performed));
+    if (order.concurrency === 1) await performed; // or else no more come than it may work on
   }
-  while (running) await change();
+  await Promise.all(running);
 }
 
 /** Runs the steps of an order, and answers with what came of them, or that they took too long. */
@@ -115,11 +111,7 @@ async function perform(order: Order): Promise<void> {
 export async function within<T, U>(time: number, promise: Promise<T>, late: U): Promise<T | U> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const over = new Promise<U>((resolve) => timer = setTimeout(resolve, time, late));
-  try {
-    return await Promise.race([promise, over]);
-  } finally {
-    clearTimeout(timer);
-  }
+  return await Promise.race([promise, over]).finally(() => clearTimeout(timer));
 }
 
 /** Does some work, and tells what came of it; what `work` throws is an error of the task. */
@@ -241,28 +233,6 @@ export async function runSteps({ steps, cwd }: Work, session?: string): Promise<
   return results.at(-1);
 }
 
-/** The result of a step before, or a part of it, and what it is a part of. */
-function follow({ $step, path = [] }: Reference, results: unknown[]): [unknown, unknown] {
-  if (!Number.isInteger($step) || !Object.hasOwn(results, $step)) {
-    throw new RangeError(`\`$step\`: ${$step} is none of the ${results.length} steps before`);
-  }
-  if (!Array.isArray(path)) throw new TypeError("`path` must be an array");
-  let owner: unknown;
-  let value = results[$step] as Record<string, unknown>;
-  for (const key of path) {
-    if (key === "__proto__" || key === "constructor" || key === "prototype") { // which all objects share
-      throw new TypeError(`\`path\`: \`${key}\` cannot be a part of a deferred value`);
-    }
-    if (value === undefined || value === null) {
-      const place = `in the path ${stringify(path)} of step ${$step}`;
-      throw new TypeError(`Cannot read \`${key}\` of ${value}, ${place}`);
-    }
-    owner = value;
-    value = value[key] as typeof value;
-  }
-  return [owner, value];
-}
-
 /** Calls a function, or constructs with it if it is a class. */
 export function apply(owner: unknown, callee: Callable, args: unknown[]): unknown {
   if (isConstructor(callee)) return Reflect.construct(callee, args);
@@ -281,14 +251,14 @@ function isConstructor(callee: object): boolean {
 /** If an error may come of a function's text that lacks what was around it, or of the executable, says so. */
 function explain(error: unknown, call: unknown): unknown {
   if (!(error instanceof ReferenceError)) return error;
-  const isText = typeof Object(call).source === "string";
   const isOfOther = isCompiled && /^(Deno|Bun) is not defined/.test(error.message);
-  const runtime = deno ? "Deno" : "Bun";
+  if (!isOfOther && typeof Object(call).source !== "string") return error;
   const why = isOfOther
-    ? `This executable runs tasks on ${runtime}: compile one that is made of the other`
+    ? `This executable runs tasks on ${
+      deno ? "Deno" : "Bun"
+    }: compile one that is made of the other`
     : "The function was stored as its text, without the variables around it: " +
       `export it from a module (and ${GUARD}), or name a \`session\` module`;
-  if (!isText && !isOfOther) return error;
   return new ReferenceError(`${error.message}. ${why}`, { cause: error });
 }
 
@@ -312,48 +282,54 @@ type Found = [owner: unknown, callee: Callable];
 
 /** Finds the function that a call in a task stands for; `results` are those of the steps before. */
 export async function load(call: unknown, session = "", results: unknown[] = []): Promise<Found> {
-  if (typeof call === "function") return [undefined, call as Callable];
+  const [owner, callee, exports] = await look(call, session, results);
+  if (typeof callee === "function") return [owner, callee as Callable];
+  const what = typeof call === "string" ? `\`${call}\`` : `\`call\` is ${stringify(call)}, which`;
+  const names = exports && `; it exports ${Object.keys(exports).join(", ") || "nothing"}`;
+  throw new TypeError(`${what} is not a function${names ?? ""}`);
+}
+
+/** What was found, what it is a part of, and what else its module exports. */
+type Seen = [owner: unknown, value: unknown, exports?: Exports];
+
+/** What a call stands for, be it a function or not. */
+async function look(call: unknown, session: string, results: unknown[]): Promise<Seen> {
   if (typeof call === "string") {
     const hash = call.lastIndexOf("#");
-    if (hash < 0) return globalOf(call);
+    if (hash < 0) return attempt(() => walk(globalThis, call.split(".")), () => []) as Seen;
     const module = call.slice(0, hash);
     const exports = module === "forrest" ? { command: runProgram } : await importFrom(module);
-    return [undefined, exportOf(exports, call)];
+    return [undefined, (exports as Exports)[call.slice(hash + 1)], exports];
   }
-  const { source, $step } = Object(call) as { source?: unknown; $step?: unknown };
-  if (typeof $step === "number") return methodOf(call as Reference, results);
-  if (typeof source === "string") {
-    return [undefined, compile(source, session ? await importFrom(session) : {})];
+  const { source, $step } = Object(call);
+  if (typeof $step === "number") return follow(call as Reference, results);
+  if (typeof source !== "string") return [undefined, call];
+  return [undefined, compile(source, session ? await importFrom(session) : {})];
+}
+
+/** The result of a step before, or a part of it, and what it is a part of. */
+function follow({ $step, path = [] }: Reference, results: unknown[]): Seen {
+  if (!Number.isInteger($step) || !Object.hasOwn(results, $step)) {
+    throw new RangeError(`\`$step\`: ${$step} is none of the ${results.length} steps before`);
   }
-  throw new TypeError(`\`call\` is ${stringify(call)}, not a function's name`);
+  if (!Array.isArray(path)) throw new TypeError("`path` must be an array");
+  return walk(results[$step], path);
 }
 
-/** A method of the result of a step before. */
-function methodOf(method: Reference, results: unknown[]): Found {
-  const [owner, callee] = follow(method, results);
-  if (typeof callee === "function") return [owner, callee as Callable];
-  const place = `$step ${method.$step}${pathText(method.path)}`;
-  throw new TypeError(`\`${place}\` is not a function, but of type ${typeof callee}`);
-}
-
-/** The function that a module exports by the name at the end of a call. */
-function exportOf(exports: Exports, call: string): Callable {
-  const value = exports[call.slice(call.lastIndexOf("#") + 1)];
-  if (typeof value === "function") return value as Callable;
-  const names = Object.keys(exports).join(", ") || "nothing";
-  throw new TypeError(`\`${call}\` is not a function; it exports ${names}`);
-}
-
-/** A global such as `Math.max`, and its owner. */
-function globalOf(name: string): Found {
-  const keys = name.split(".");
-  const last = keys.pop()!;
-  const own = (object: unknown, key: string) =>
-    Object.hasOwn(Object(object), key) ? (object as Exports)[key] : undefined;
-  const owner = keys.reduce(own, globalThis as unknown);
-  const value = own(owner, last);
-  if (typeof value === "function") return [owner, value as Callable];
-  throw new TypeError(`\`${name}\` is not a function`);
+/** A part of a value, and what it is a part of. */
+function walk(value: unknown, path: Path): Seen {
+  let owner: unknown;
+  for (const key of path) {
+    if (key === "__proto__" || key === "constructor" || key === "prototype") { // which all objects share
+      throw new TypeError(`\`path\`: \`${key}\` cannot be a part of a deferred value`);
+    }
+    if (value === undefined || value === null) {
+      throw new TypeError(`Cannot read \`${key}\` of ${value}, in the path ${stringify(path)}`);
+    }
+    owner = value;
+    value = (value as Exports)[key];
+  }
+  return [owner, value];
 }
 
 /** Evaluates the text of a function, with the exports of the session module in scope. */
@@ -548,10 +524,9 @@ const HIDDEN = ["name", "stack", "cause", "errors"];
 
 /** The parts of an error, however strange it is; what of them cannot be stored becomes text. */
 function encodeError(error: Record<string, unknown>, place: Place): Record<string, unknown> {
-  const read = (key: string) => attempt(() => error[key]); // a getter may throw
+  const read = (key: string): Runtime => attempt(() => error[key]); // a getter may throw
   const own = textOf(read("name") ?? "Error");
-  const type = read("constructor") as Callable | undefined;
-  const name = own === "Error" ? textOf(type?.name ?? own) : own;
+  const name = own === "Error" ? textOf(read("constructor")?.name ?? own) : own;
   const message = textOf(read("message") ?? "");
   const stack = ownFramesRemoved(textOf(read("stack") ?? `${name}: ${message}`));
   const stored: Record<string, unknown> = { name, message, stack };
@@ -641,11 +616,9 @@ function decodeError(stored: Record<string, unknown>, results: unknown[]): Error
   Error.stackTraceLimit = 0; // or Bun prints where we are, in place of `stack`
   const error = new Error(message as string);
   Error.stackTraceLimit = stackTraceLimit;
-  const { prototype } = Object((globalThis as Record<string, unknown>)[`${parts["name"]}`]);
-  // others, such as `DOMException`, have what works only on what they have made themselves
-  const isUsual = Object.getOwnPropertyDescriptor(Object(prototype), "name")?.value &&
-    prototype instanceof Error && !Object.hasOwn(prototype, "toString");
-  if (isUsual) Object.setPrototypeOf(error, prototype);
+  const builtIn = /^(Aggregate|Eval|Range|Reference|Suppressed|Syntax|Type|URI)Error$/;
+  const type = builtIn.exec(`${parts["name"]}`) && (globalThis as Runtime)[`${parts["name"]}`];
+  if (type) Object.setPrototypeOf(error, type.prototype);
   if (parts["name"] === error.name) delete parts["name"];
   for (const key in parts) {
     const value = decode(parts[key], results);
@@ -829,12 +802,6 @@ export function enter(directory: string): void {
   }
 }
 
-/** Whether a directory, or that of this process, is there still. */
-const isThere = (path?: string): boolean =>
-  deno
-    ? !!(path ? deno.statSync(path) : cwd())
-    : nodeProcess().getBuiltinModule("node:fs").existsSync(path ?? cwd());
-
 /** Where this module lies: a runner is started with it. */
 export const RUNNER: string = import.meta.url;
 
@@ -845,22 +812,7 @@ export const isCompiled: boolean = deno?.build.standalone ?? RUNNER.includes("/$
 export type Ended = { code: number; signal: string | null };
 
 /** A process that was started here. */
-export interface Child {
-  /** Its id. */
-  pid: number;
-  /** What it prints. */
-  stdout: ReadableStream<Uint8Array>;
-  /** What it prints on its standard error. */
-  stderr: ReadableStream<Uint8Array>;
-  /** How it has ended. */
-  ended: Promise<Ended>;
-  /** Writes to its input. */
-  write(text: string): void;
-  /** Ends its input. */
-  close(): void;
-  /** Kills it. */
-  kill(): void;
-}
+export type Child = ReturnType<typeof spawn>;
 
 /** How a process is started. */
 export interface SpawnOptions {
@@ -875,13 +827,9 @@ export interface SpawnOptions {
 }
 
 /** Starts a program, with pipes. */
-export function spawn(command: string[], options: SpawnOptions = {}): Child {
+export function spawn(command: string[], options: SpawnOptions = {}) {
   const { env, cwd, hasInput, detached } = options;
   const [program, ...args] = command;
-  if (!attempt(() => isThere(cwd))) {
-    const fix = "start this again in one that stays";
-    throw errorOf(`Cannot start \`${program}\`, as the directory of this process is gone: ${fix}`);
-  }
   let child: Runtime;
   try {
     if (deno) {
@@ -902,16 +850,21 @@ export function spawn(command: string[], options: SpawnOptions = {}): Child {
     await input.flush?.();
   };
   const close = async () => await (deno ? input.close() : input.end());
+  const ended: Promise<Ended> = deno
+    ? child.status.catch(withoutName)
+    : child.exited.then((code: number) => ({ code, signal: child.signalCode }));
   return {
-    pid: child.pid,
-    stdout: child.stdout,
-    stderr: child.stderr,
-    ended: deno
-      ? child.status.catch(withoutName)
-      : child.exited.then((code: number) => ({ code, signal: child.signalCode })),
-    write: (text) => void write(text).catch(ignore),
+    pid: child.pid as number,
+    stdout: child.stdout as ReadableStream<Uint8Array>,
+    stderr: child.stderr as ReadableStream<Uint8Array>,
+    /** How it has ended. */
+    ended,
+    /** Writes to its input. */
+    write: (text: string) => void write(text).catch(ignore),
+    /** Ends its input. */
     close: () => void close().catch(ignore),
-    kill: () => attempt(() => child.kill("SIGKILL")), // it may have ended
+    /** Kills it, unless it has ended. */
+    kill: () => attempt(() => child.kill("SIGKILL")),
   };
 }
 
@@ -926,7 +879,7 @@ function withoutName(error: Error): Ended {
 
 /** Why a program cannot be started, in the same words on all runtimes. */
 const REASONS: Record<string, string> = {
-  ENOENT: "there is no such program",
+  ENOENT: "there is no such program, or its directory is gone",
   EACCES: "it is no program, or may not be run",
   ENOEXEC: "it is no program: a script must begin with `#!` and the program that reads it",
 };
@@ -953,26 +906,21 @@ function writeSome(bytes: Uint8Array, stream: Stream): number {
   }
 }
 
-/** The lines of the input. */
+/** The lines of the input, which no task is to read: so of no standard input, unless permissions forbid to open another. */
 async function* lines(): AsyncGenerator<string, void, void> {
   const decoder = new TextDecoder();
+  const buffer = new Uint8Array(65536);
+  const input = deno && attempt(() => deno.openSync("/dev/fd/3"), () => deno.stdin);
+  const read = () => deno ? input.read(buffer) : readOnBun(buffer);
   let text = "";
-  for await (const chunk of chunks()) {
-    const part = decoder.decode(chunk, { stream: true });
+  for (let length; (length = await read());) {
+    const part = decoder.decode(buffer.subarray(0, length), { stream: true });
     text += part;
     if (!part.includes("\n")) continue; // a long line is not to be searched for each part of it
     const whole = text.split("\n");
     text = whole.pop()!;
     yield* whole;
   }
-}
-
-/** The input, which no task is to read: so it is no standard input, unless permissions forbid to open another. */
-async function* chunks(): AsyncGenerator<Uint8Array, void, void> {
-  const buffer = new Uint8Array(65536);
-  const input = deno && attempt(() => deno.openSync("/dev/fd/3"), () => deno.stdin);
-  const read = () => deno ? input.read(buffer) : readOnBun(buffer);
-  for (let length; (length = await read());) yield buffer.subarray(0, length);
 }
 
 /** Reads what there is; a stream would keep a process that waits for nothing else. */
@@ -993,12 +941,9 @@ function end(): void {
 }
 
 /** Ends this process when all is written that tasks have printed, which somebody may read slowly. */
-async function endOnBun(): Promise<void> {
+function endOnBun(): void {
   const { stdout, stderr, exit } = nodeProcess();
-  for (const stream of [stdout, stderr]) {
-    await new Promise<void>((done) => stream.end(done));
-  }
-  exit(0);
+  stdout.end(() => stderr.end(() => exit(0)));
 }
 
 // ------------------------------------------------------------------------------- how a runner begins
@@ -1014,14 +959,13 @@ if (isCompiled && (deno ? deno.args[0] : nodeProcess().argv[2]) === WORD) {
   if (deno) await serve();
   else {
     // Bun would wait at full speed, and for ever where a task waits for what nothing will settle
-    const halt = new Error("This process is a runner, and no program");
     const process = nodeProcess();
-    const begin = (error: unknown) => {
+    const begin = () => {
       process.off("uncaughtException", begin).off("unhandledRejection", begin);
-      if (error !== halt) throw error;
       serve();
     };
     process.on("uncaughtException", begin).on("unhandledRejection", begin);
-    throw halt; // so that the program that this is a part of never begins
+    // so that the program that this is a part of never begins
+    throw new Error("This process is a runner, and no program");
   }
 }

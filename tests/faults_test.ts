@@ -173,7 +173,7 @@ test("if the directory in which it was started is removed, a run ends, and says 
      const { todo, done } = tasks.count();
      console.log(todo + done, tasks.count());`,
   );
-  const gone = "Cannot start `.*`, as the directory of this process is gone: start this again .*\n";
+  const gone = "Cannot start `.*`: there is no such program, or its directory is gone\n";
   assert.match(stdout, new RegExp(`^done\n(${gone}){3}10 `), stderr);
 });
 

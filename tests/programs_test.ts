@@ -79,7 +79,10 @@ test("programs give the same whether they are started by the run or by a kept pr
     127,
   ]);
   assert.match(`${alone.endless}`, /`yes` has printed more than 100 MB: let it write to a file/);
-  assert.equal(alone.missing, "Cannot start `no-such-program`: there is no such program");
+  assert.equal(
+    alone.missing,
+    "Cannot start `no-such-program`: there is no such program, or its directory is gone",
+  );
   assert.equal(alone.option, alone.missing.replace("no-such-program", "--version"));
   assert.deepEqual([printed.shell, printed.code], ["two\n", "err\n"]);
 });
