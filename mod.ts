@@ -169,8 +169,7 @@ const COMMAND = "forrest#command";
  * ```
  */
 export async function evaluate<T>(task: Marked<T> | T): Promise<T> {
-  const [steps, functions] = build(task);
-  for (const { into, key } of functions) into[key] = globalName(into[key]) ?? into[key];
+  const steps = await build(task, (call) => globalName(call) ?? call);
   return await runSteps({ steps }) as T;
 }
 
@@ -359,17 +358,15 @@ export class TaskList<T = unknown> {
     checkNames(options, ["metadata", "id", "cwd"], " of `schedule`");
     const { metadata, id = files.newId(), cwd } = options;
     files.checkId(id);
-    if (!partOf(task) && (typeof task === "function" || typeof Object(task).then === "function")) {
-      const what = typeof task === "function" ? "a function" : "a promise";
-      const fix = "`defer(fn, ...args)` is one";
-      throw new TypeError(`Cannot schedule ${what}, which is no task: ${fix}`);
+    if (typeof task === "function" && !partOf(task)) {
+      throw new TypeError(
+        "Cannot schedule a function, which is no task: `defer(fn, ...args)` is one",
+      );
     }
     if (this.#skip) return { id, scheduled: false };
-    const [steps, functions] = build(task);
-    const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
-    const name = async ({ into, key }: Hole) => into[key] = await refer(into[key]);
-    await Promise.all(functions.map(name));
     const place = cwd === undefined ? {} : { cwd: fullPath(cwd) };
+    const stored = metadata === undefined ? {} : { metadata: encode(metadata, "metadata") };
+    const steps = await build(task, refer);
     const text = files.formatTask({ steps, ...place, ...stored });
     const scheduled = await this.#add({ id, text, isNew: options.id === undefined });
     const { logFile } = this.#options;
@@ -720,10 +717,8 @@ type Options = Defaults & Omit<RunOptions, keyof Defaults | "session"> & { sessi
 
 /** Throws if one of the options is none. */
 function checkNames(options: object, known: readonly string[], whose = ""): void {
-  for (const [name, value] of Object.entries(options)) {
-    if (value === undefined || known.includes(name)) continue;
-    throw new TypeError(`There is no option \`${name}\`${whose}`);
-  }
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new TypeError(`There is no option \`${unknown}\`${whose}`);
 }
 
 /** Throws if an option is not what it has to be. */
@@ -742,7 +737,7 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
     tasksPerProcess: (options.concurrency ?? 1) > 1 ? Infinity : 1,
     ...Object.fromEntries(given),
   };
-  const { permissions, ids = [], signal, session } = checked;
+  const { permissions, ids = [], session } = checked;
   if (session) checked.session = fileUrl(`${session}`);
   const least: Record<string, number> = { ...FRACTIONS, ...COUNTS, processes: fewestProcesses };
   for (const [name, usual] of Object.entries(DEFAULTS)) {
@@ -751,10 +746,6 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   const areFlags = Array.isArray(permissions) && permissions.every((flag) => FLAG.test(flag));
   expect(areFlags, "permissions", "an array of flags such as `--allow-net`", permissions);
   expect(Array.isArray(ids), "ids", "an array", ids);
-  for (const name of ["mayStart", "retryIf", "onOutput"] as const) {
-    expect(typeof (checked[name] ?? nothing) === "function", name, "a function", checked[name]);
-  }
-  expect(!signal || signal instanceof AbortSignal, "signal", "an AbortSignal", signal);
   checkPermissions(permissions, checked.processes, !options.permissions);
   return checked;
 }
@@ -779,8 +770,9 @@ const isUnlimited = (permissions: string[]): boolean =>
 /** Throws if tasks cannot have these permissions; `areAll` says that nobody has asked for a limit. */
 function checkPermissions(permissions: string[], processes: number, areAll: boolean): void {
   if ((!deno || isCompiled || !processes) && !isUnlimited(permissions)) {
-    const why = "only processes of Deno have `permissions`, and no program that is compiled";
-    throw new TypeError(`Cannot limit what tasks may do: ${why}`);
+    throw new TypeError(
+      "Cannot limit what tasks may do: only processes of Deno have `permissions`",
+    );
   }
   if (!deno || !processes || !areAll) return;
   const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"];
@@ -835,54 +827,55 @@ export function map<R>(
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
   const sources = rest.filter(isSource) as Items<unknown>[];
-  if (typeof call !== "function") {
-    throw new TypeError(`Expected the first argument of \`map\` to be a function, got \`${call}\``);
-  }
-  if (!sources.length) {
-    throw new TypeError(`Expected items for \`map\`, got \`${rest[0]}\`, which cannot be iterated`);
+  if (typeof call !== "function" || !sources.length) {
+    throw new TypeError(
+      `Expected a function and items for \`map\`, got \`${call}\`, \`${rest[0]}\``,
+    );
   }
   const given = (rest.find((item) => !isSource(item)) ?? {}) as MapOptions;
   checkNames(given, MAP_OPTIONS, " of `map`");
   const { ordered = true, ...others } = given;
-  const options = withDefaults({ ...others, tasksPerProcess: Infinity }, 0);
+  const options = { ...withDefaults({ ...others, tasksPerProcess: Infinity }, 0), ordered };
   see(call);
-  return callAll(call, sources, ordered, options) as AsyncGenerator<R, void, void>;
+  return callAll(call, sources, options) as AsyncGenerator<R, void, void>;
 }
 
 /** Reads items a few milliseconds ahead, has the calls made, and gives their results. */
-async function* callAll(
-  call: Callable,
-  sources: Items<unknown>[],
-  isOrdered: boolean,
-  options: Options,
-): AsyncGenerator<unknown, void, void> {
-  const { processes, concurrency } = options;
-  const pool = new Pool(options, 8, new Log(print)); // milliseconds ahead
+async function* callAll(call: Callable, sources: Items<unknown>[], options: Options & MapOptions) {
+  const { processes, concurrency, ordered } = options;
+  const pool = new Pool(options, 8, logTo(print)); // milliseconds ahead
   const ready: unknown[] = []; // results, or what will become one
   let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
+  const wake = () => pool.wake();
   const most = () => processes ? 4 * processes * Math.max(concurrency, pool.depth) : concurrency;
   const isFull = () => ahead >= most() || (processes > 0 && pool.isFull);
   pool.left = Math.min(...sources.map((it) => Array.isArray(it) ? it.length : Infinity));
   const readAll = async () => {
-    const make = await caller(call, processes ? pool : undefined);
+    const name = processes ? await refer(call) : undefined;
+    const [owner, callee] = await load(globalName(call) ?? call);
+    const make = async (args: unknown[]) => {
+      if (!processes) return await apply(owner, callee, args);
+      const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
+      const told = await pool.execute("", { steps });
+      if ("errorValue" in told) throw decode(told.errorValue);
+      return decode(told.returnValue);
+    };
     for await (const args of zip(sources)) {
       while (isFull() && !pool.stopped) await pool.next();
       if (pool.stopped) return;
       pool.left--;
-      const result = make(args);
       ahead++;
-      if (isOrdered) ready.push(result);
-      const add = () => {
-        if (!isOrdered) ready.push(result);
-        pool.wake();
-      };
-      result.then(add, add);
+      const result = make(args);
+      const add = () => void ready.push(result);
+      if (ordered) add();
+      else result.then(add, add);
+      result.then(wake, wake);
     }
   };
   const reading = readAll().finally(() => {
     isRead = true;
-    pool.wake();
+    wake();
   });
   reading.catch(nothing); // its error comes after the results
   const more = async () => {
@@ -897,7 +890,7 @@ async function* callAll(
   try {
     for await (const result of handOn({ pool, ready, more, stop: () => pool.stop() })) {
       ahead--;
-      pool.wake();
+      wake();
       yield result;
     }
   } catch (error) {
@@ -905,38 +898,18 @@ async function* callAll(
   }
 }
 
-/** What calls a function: by a pool, or in this process. */
-async function caller(call: Callable, pool?: Pool): Promise<(args: unknown[]) => Promise<unknown>> {
-  if (!pool) {
-    const [owner, callee] = await load(globalName(call) ?? call);
-    return async (args) => await apply(owner, callee, args);
-  }
-  const name = await refer(call);
-  return async (args: unknown[]) => {
-    const steps = [{ call: name, args: encode(args, "item") as unknown[] }];
-    const told = await pool.execute("", { steps });
-    if ("errorValue" in told) throw decode(told.errorValue);
-    return decode(told.returnValue);
-  };
-}
-
 /** Arrays of an item from each source, until the first of them ends. */
 async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, void> {
-  const iterators = sources.map(async function* (source) {
-    yield* source;
-  });
+  const [source = [], ...others] = sources;
+  const rest = others.length ? zip(others) : undefined;
   try {
-    while (true) {
-      const items: unknown[] = [];
-      for (const iterator of iterators) { // one after the other: none is asked after the end of another
-        const { done, value } = await iterator.next();
-        if (done) return;
-        items.push(value);
-      }
-      yield items;
+    for await (const item of source) { // one after the other: none is asked after the end of another
+      const next = await rest?.next();
+      if (next?.done) return;
+      yield [item, ...next?.value ?? []];
     }
   } finally {
-    await Promise.allSettled(iterators.map((iterator) => iterator.return()));
+    await rest?.return();
   }
 }
 
@@ -974,7 +947,7 @@ class ListRun {
     const wanted = options.ids && new Set(options.ids);
     this.#isWanted = (id) => wanted?.has(id) ?? true;
     const show = options.onOutput ?? (logFile ? nothing : print);
-    this.#log = new Log(show, logFile ?? files.logOf(directory));
+    this.#log = logTo(show, logFile ?? files.logOf(directory));
     this.pool = new Pool(options, 50, this.#log, () => this.#fill()); // milliseconds ahead
   }
 
@@ -986,7 +959,6 @@ class ListRun {
   }
 
   async *tasks(): Tasks<unknown> {
-    await this.#arrivals();
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
     try {
       for await (const path of handOn(this, this.#options.signal)) {
@@ -1000,13 +972,7 @@ class ListRun {
       await this.#filing?.catch(nothing); // so that what has been told is not thrown away
       this.stop();
     }
-    await this.#arrivals();
-  }
-
-  /** Waits for what is being scheduled, and lets an error of it that nobody handles end the program first. */
-  async #arrivals(): Promise<void> {
     await Promise.allSettled(this.#list.pending);
-    await sleep(0);
   }
 
   /** Waits until something has changed; false if nothing is left to start or to wait for. */
@@ -1021,8 +987,9 @@ class ListRun {
 
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
-    await this.#arrivals();
-    const { directory } = this.#list;
+    const { directory, pending } = this.#list;
+    await Promise.allSettled(pending);
+    await sleep(0); // an error of these that nobody handles ends the program first
     const { claims, isUnsure } = files.takeOver(directory, this.pool.owner, killRest);
     for (const claim of claims) {
       if (!this.#isWanted(locate(claim).id)) files.putBack(claim);
@@ -1139,9 +1106,8 @@ class ListRun {
     const path = `${this.#list.directory}/${state}/${id}.json`;
     this.#log.event(id, `is in \`${state}\``);
     if (state === "fail" && this.#options.printErrors) {
-      const stack = stackOf(readTask(path).errorValue);
-      if (this.#list.logFile) this.#log.event(id, stack, "  ");
-      else print(`${id}: ${stack}\n`, "stderr");
+      const { inspect } = nodeProcess().getBuiltinModule("node:util");
+      this.#log.printed(`${id}: ${inspect(readTask(path).errorValue)}\n`, "stderr", id);
     }
     this.ready.push(path);
   }
@@ -1174,13 +1140,6 @@ function surrender(directory: string, failures: number, { maxFailures }: Options
   throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
 }
 
-/** The stack of an error and of its causes. */
-function stackOf(error: unknown): string {
-  if (!(error instanceof Error)) return describe(error);
-  const cause = error.cause === undefined ? "" : `\nCaused by: ${stackOf(error.cause)}`;
-  return `${describe(error.stack)}${cause}`;
-}
-
 /** The lines of a log for what has happened to a task, or what it has printed. */
 function logLines(id: string, text: string, mark = ""): string {
   const time = new Date().toISOString();
@@ -1190,35 +1149,28 @@ function logLines(id: string, text: string, mark = ""): string {
 
 type Show = (text: string, stream: Stream, ids: string) => void;
 
-/** Where a run tells what happens, and what its tasks print: in a log, and on the terminal. */
-class Log {
-  readonly #show: Show;
-  readonly #path: string | undefined;
-  #text = ""; // not written yet
+type Log = ReturnType<typeof logTo>;
 
-  constructor(show: Show, path?: string) {
-    this.#show = show;
-    this.#path = path;
-  }
-
-  /** Takes lines that tasks have printed. */
-  printed(text: string, stream: Stream, ids: string): void {
-    this.#show(text, stream, ids);
-    this.event(ids, text, "| ");
-    this.flush();
-  }
-
+/** Where a run tells what happens, and what its tasks print: on the terminal, and in a log if it has one. */
+function logTo(show: Show, path?: string) {
+  let text = ""; // not written yet
   /** Takes what has happened to a task; `mark` says that this is something else. */
-  event(id: string, text: string, mark = ""): void {
-    if (this.#path !== undefined) this.#text += logLines(id, text, mark);
-  }
-
+  const event = (id: string, what: string, mark = "") => {
+    if (path !== undefined) text += logLines(id, what, mark);
+  };
   /** Writes what it has been given. */
-  flush(): void {
-    const text = this.#text;
-    this.#text = "";
-    if (text) files.writeText(this.#path!, text, "a");
-  }
+  const flush = () => {
+    const lines = text;
+    text = "";
+    if (lines) files.writeText(path!, lines, "a");
+  };
+  /** Takes lines that tasks have printed. */
+  const printed: Show = (lines, stream, ids) => {
+    show(lines, stream, ids);
+    event(ids, lines, "| ");
+    flush();
+  };
+  return { event, flush, printed };
 }
 
 // ------------------------------------------------------------------------------------------- the pool
@@ -1253,22 +1205,20 @@ class Runner {
   isQuiet = false; // it has printed nothing of late
   overdue: Job | undefined; // which has taken too long
   limit: Timer | undefined; // until it must have ended
-  readonly #options: Options;
   readonly #pool: Pool;
   readonly #unread = { stdout: "", stderr: "" }; // the beginnings of lines
   #unsent = "";
   #last: Job;
 
   /** Starts it for a job; one that gets no other has its order with its start, as that is faster. */
-  constructor(job: Job, marker: string, options: Options, pool: Pool) {
-    const { permissions } = options;
+  constructor(job: Job, marker: string, pool: Pool) {
+    const { permissions } = pool.options;
     const isShort = job.order.length < 33_000; // the system takes no more than 128 KiB, as bytes
     const isSingle = !job.isShared && isShort && isUnlimited(permissions);
     const inherited = attempt(() => nodeProcess().env["FORREST_TASKS"]) ?? "";
     const env = { FORREST_TASKS: inherited + marker, ...(isSingle ? { [ORDER]: job.order } : {}) };
     const command = runnerCommand(permissions, job.steps, !isSingle);
     this.child = spawnGroup(command, { env, cwd: pool.directory, hasInput: !isSingle });
-    this.#options = options;
     this.#pool = pool;
     this.marker = marker;
     this.isEnding = isSingle;
@@ -1277,11 +1227,11 @@ class Runner {
 
   /** The jobs that it is at; the others wait. */
   get begun(): Job[] {
-    return [...this.jobs.values().take(this.#options.concurrency)];
+    return [...this.jobs.values().take(this.#pool.options.concurrency)];
   }
 
   give(job: Job): void {
-    const { tasksPerProcess } = this.#options;
+    const { tasksPerProcess } = this.#pool.options;
     this.given++;
     this.#last = job;
     this.jobs.set(job.nonce, job);
@@ -1379,7 +1329,7 @@ class Runner {
       this.overdue = job;
       this.end(); // after the others, as that task is at work still
     }
-    this.#pool.settle(this, job, told["isOverdue"] ? failed(overdue(this.#options)) : told);
+    this.#pool.settle(this, job, told["isOverdue"] ? failed(overdue(this.#pool.options)) : told);
   }
 }
 
@@ -1392,7 +1342,7 @@ class Runner {
  * own. A runner is one of two: that of a single job, which has its order with its start, or one that reads orders.
  */
 class Pool {
-  readonly #options: Options;
+  readonly options: Options;
   readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
   readonly #log: Log;
   readonly #onChange: () => void;
@@ -1412,7 +1362,7 @@ class Pool {
   stopped: { reason: unknown } | undefined;
 
   constructor(options: Options, ahead: number, log: Log, onChange: () => void = nothing) {
-    this.#options = options;
+    this.options = options;
     this.#ahead = ahead;
     this.#log = log;
     this.#onChange = onChange;
@@ -1422,7 +1372,7 @@ class Pool {
 
   /** Has work done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
   execute(id: string, { steps, cwd }: Work): Promise<Result> {
-    const { session, concurrency, tasksPerProcess } = this.#options;
+    const { session, concurrency, tasksPerProcess } = this.options;
     // a program is a process of its own anyway
     const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
     const isShared = isProgram || tasksPerProcess > 1;
@@ -1475,32 +1425,26 @@ class Pool {
 
   /** The runner that a job can be given to, or that one is to be started; undefined if it has to wait. */
   #room(isShared: boolean): Runner | "new" | undefined {
-    const runner = isShared ? this.#leastBusy() : undefined;
-    const busy = [...this.#runners].filter(({ jobs }) => jobs.size);
-    const mayOneMoreWork = busy.length < this.#options.processes;
-    if (mayOneMoreWork) return runner?.jobs.size === 0 ? runner : "new";
-    return runner?.jobs.size ? runner : undefined; // one that is idle would be one more
-  }
-
-  /** The shared runner that has the least to do, if it has room. */
-  #leastBusy(): Runner | undefined {
-    const { concurrency, processes } = this.#options;
+    const { concurrency, processes } = this.options;
     // more than it works on only if it works them off one by one, and no more than its share of the rest
     const ahead = Math.min(this.depth, Math.floor(this.left / processes / 2));
     let least = concurrency > 1 ? concurrency : Math.max(1, ahead);
+    let busy = 0;
     let found: Runner | undefined;
     for (const runner of this.#runners) {
-      if (runner.isEnding || runner.jobs.size >= least) continue;
+      if (runner.jobs.size) busy++;
+      if (!isShared || runner.isEnding || runner.jobs.size >= least) continue;
       least = runner.jobs.size;
       found = runner;
     }
-    return found;
+    if (busy < processes) return found?.jobs.size === 0 ? found : "new";
+    return found?.jobs.size ? found : undefined; // one that is idle would be one more
   }
 
   #start(job: Job): void {
     this.#try(() => { // as the system may start no more processes
       this.#watchdog ??= startWatchdog(`/${this.owner}.`);
-      const runner = new Runner(job, `/${this.owner}.${files.newId()}/`, this.#options, this);
+      const runner = new Runner(job, `/${this.owner}.${files.newId()}/`, this);
       this.#runners.add(runner);
       this.#watch(runner).catch((error) => this.stop(error));
       this.#begin(runner, job);
@@ -1511,7 +1455,7 @@ class Pool {
   #begin(runner: Runner, more?: Job): void {
     if (more) runner.give(more);
     if (runner.isKilled) return;
-    const grace = this.#options.concurrency > 1 ? 500 : 50; // as its answer may be on its way
+    const grace = this.options.concurrency > 1 ? 500 : 50; // as its answer may be on its way
     for (const job of runner.begun) {
       if (job.begun) continue;
       job.begun = Date.now();
@@ -1578,7 +1522,7 @@ class Pool {
     const [first, ...others] = runner.begun;
     if (first && !others.length) { // or else nobody knows which of them
       const isOverdue = first === runner.overdue;
-      if (isOverdue) this.settle(runner, first, failed(overdue(this.#options)));
+      if (isOverdue) this.settle(runner, first, failed(overdue(this.options)));
       else if (runner.given === 1 && !runner.isKilled) this.settle(runner, first, failed(death));
     }
     const left = [...runner.jobs.values()];
@@ -1615,18 +1559,14 @@ class Pool {
 const failed = (error: unknown) => ({ errorValue: encodeThrown(error) });
 
 const overdue = ({ autokill }: Options): Error =>
-  errorOf(`The task was killed after ${autokill} s, as \`autokill\` says`, {
-    name: "TimeoutError",
-  });
+  errorOf(`The task was killed after ${autokill} s (\`autokill\`)`, { name: "TimeoutError" });
 
 const NONCE = 36; // characters of a UUID
 
 // no error is made as this module is loaded, since the first one takes Deno 2 ms
 const STOPPED = Symbol("stopped");
-const torn = () => {
-  const why = "as something else printed to the standard output of its process meanwhile";
-  return failed(errorOf(`What this gave was lost, ${why}: let that write to a file`));
-};
+const torn = () =>
+  failed(errorOf("What this gave was lost, as others printed meanwhile: let them write to files"));
 
 // ------------------------------------------------------------------------------ how runners are started
 
@@ -1706,16 +1646,8 @@ function killAll(mark: string): void {
 
 // ---------------------------------------------------------------------------- how the program ends
 
-/** What a run and a `map` have in common: what a pool does, and what is handed on. */
-interface Source<R> {
-  pool: Pool;
-  /** What is to be handed on, in this order. */
-  ready: (R | Promise<R>)[];
-  /** Waits for a change; false if there will be none. */
-  more(): Promise<boolean>;
-  /** Ends all, before the program ends. */
-  stop(): void;
-}
+/** What a run and a `map` have in common: a pool, and what is to be handed on, in this order. */
+type Source<R> = Pick<ListRun, "pool" | "more" | "stop"> & { ready: (R | Promise<R>)[] };
 
 /** Hands on results; whatever becomes of this program, nothing that the pool has started outlives it. */
 async function* handOn<R>(source: Source<R>, signal?: AbortSignal): AsyncGenerator<R, void, void> {
@@ -2018,7 +1950,6 @@ function partOf(value: unknown): Part | undefined {
 function deferred(step: Recorded, path: Path = []): unknown {
   const part = { step, path };
   const show = () => callText(part);
-  // an arrow function has no `construct` trap
   const target = Object.assign(function () {}, { [MARK]: part, [INSPECT]: show });
   return new Proxy(target, recorder);
 }
@@ -2043,7 +1974,7 @@ const recorder: ProxyHandler<Callable & { [MARK]: Part }> = {
     return deferred(step, [...path, /^(0|[1-9]\d{0,8})$/.test(key) ? Number(key) : key]);
   },
   apply: (target, _owner, args) => deferred(newStep(target, args)),
-  construct: refuse("construct with"),
+  construct: refuse("construct with"), // which an arrow function as the target would not have
   set: refuse("assign to"),
   deleteProperty: refuse("delete from"),
   ownKeys: refuse("list the keys of"),
@@ -2065,39 +1996,31 @@ function callText({ step: { call, args }, path }: Part, depth = 4): string {
   return `${whole}${pathText(path)}`;
 }
 
-/** Where a function stands in the steps of a task, until its name is put there. */
-// deno-lint-ignore no-explicit-any
-type Hole = { into: any; key: "call" | "$function" };
-
-/** The steps of a task in the order in which they were made, and the places of the functions in them. */
-function build(task: unknown): [Step[], Hole[]] {
-  const end = partOf(task) ?? { step: newStep(undefined, [task]), path: [] };
-  const found = new Map<Recorded, Step>([[end.step, {}]]);
+/** The steps of a task in the order in which they were made; `nameOf` says how a function is stored. */
+async function build(task: unknown, nameOf: (call: Callable) => unknown): Promise<Step[]> {
+  const whole = partOf(task);
+  const end = whole?.path.length === 0 ? whole.step : newStep(undefined, [task]);
+  const found = new Map<Recorded, Step>([[end, {}]]);
   const links: { $step: number; path: Path }[] = [];
-  const functions: Hole[] = [];
-  const link = ({ step, path }: Part) => {
-    if (!found.has(step)) found.set(step, {});
-    return links[links.push({ $step: step.order, path }) - 1];
-  };
+  const functions: { $function: unknown }[] = [];
   const leaf = (call: Callable) => {
     const part = partOf(call);
-    if (part) return link(part);
-    const into = { $function: call };
-    functions.push({ into, key: "$function" });
-    return into;
+    if (!part) return functions[functions.push({ $function: call }) - 1];
+    const { step, path } = part;
+    if (!found.has(step)) found.set(step, {});
+    return links[links.push({ $step: step.order, path }) - 1];
   };
   for (const [{ call, args }, into] of found) { // which also visits what is added meanwhile
     if (call === undefined) into.value = encode(args[0], "value", leaf);
     else {
-      const part = partOf(call);
-      into.call = part ? link(part) : call;
+      into.call = encode(call, "call", leaf);
       into.args = args.map((item, index) => encode(item, `args[${index}]`, leaf));
     }
-    if (typeof into.call === "function") functions.push({ into, key: "call" });
   }
   const steps = [...found].sort(([a], [b]) => a.order - b.order);
   const index = new Map(steps.map(([{ order }], index) => [order, index]));
-  const result = end.path.length ? [{ value: link(end) }] : [];
   for (const link of links) link.$step = index.get(link.$step)!;
-  return [[...steps.map(([, step]) => step), ...result], functions];
+  for (const place of functions) place.$function = await nameOf(place.$function as Callable);
+  for (const [, step] of steps) step.call = Object(step.call).$function ?? step.call;
+  return steps.map(([, step]) => step);
 }

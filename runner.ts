@@ -502,7 +502,7 @@ function encodeObject(object: Record<string, unknown>, place: Place): unknown {
 
 function notStorable({ name, keys }: Place, what: string): TypeError {
   const fixes: Record<string, string> = {
-    "a Promise": "await it first",
+    "a Promise": "await it first, or let `defer(fn, ...args)` make it",
     "a function": "export it from a module, and pass its name or what it gives",
     "a symbol": "pass its description",
     "keyed by a symbol": "use texts as keys",

@@ -89,8 +89,8 @@ test("what is thrown may be anything: it ends no run, and is told as what it hol
   assert.deepEqual(finished.map(({ state }) => state), ["fail", "fail"]);
   const log = folder.read("log.txt");
   assert.match(log, /value has failed .*, and is retried in 0 s: Object {"kind":"value",/);
-  assert.match(log, /value {3}Object {"kind":"value",/);
-  assert.match(log, /cause {3}Caused by: Object {"kind":"cause",/);
+  assert.match(log, /value \| value: { kind: 'value', toString: 'no function' }/);
+  assert.match(log, /cause \| .*\[cause\]: { kind: 'cause',/);
 });
 
 test("a task file with metadata that nobody can read is run, and retried, like any other", async () => {
