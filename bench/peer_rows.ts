@@ -116,7 +116,7 @@ function scaleOf({ folder, signal }: Place, { name, start }: Runtime, count: num
       const { output } = await run([...start, here("scale.ts"), what, list, `${count}`], signal);
       return JSON.parse(output);
     };
-    const scale = { ...await tell("schedule"), ...await tell("run") };
+    const scale = { ...await tell("schedule"), ...await tell("count"), ...await tell("run") };
     console.error(`${name}, ${count} tasks: ${JSON.stringify(scale)}`);
     return scale;
   });

@@ -1,6 +1,6 @@
 /**
- * Schedules or runs a list of very many tasks, which do nothing, and prints what that has taken:
- * `deno run -A bench/scale.ts schedule|run DIRECTORY COUNT`.
+ * Schedules, counts or runs a list of very many tasks, which do nothing, and prints what that has taken:
+ * `deno run -A bench/scale.ts schedule|count|run DIRECTORY COUNT`.
  *
  * @module
  */
@@ -33,9 +33,15 @@ async function schedule(directory: string, count: number) {
   return { schedule };
 }
 
+const asItIs = { existOk: true, preClean: false };
+
+async function count(directory: string) {
+  const tasks = new TaskList(directory, asItIs);
+  return { count: await seconds(() => tasks.count()) };
+}
+
 async function run(directory: string, total: number) {
-  const tasks = new TaskList(directory, { existOk: true, preClean: false });
-  const count = await seconds(() => tasks.count());
+  const tasks = new TaskList(directory, asItIs);
   let first = 0;
   let done = 0;
   const run = await seconds(async () => {
@@ -47,9 +53,14 @@ async function run(directory: string, total: number) {
   });
   if (done !== total) throw new Error(`Expected ${total} tasks to be done, got ${done}`);
   const [, peak] = /VmHWM:\s*(\d+) kB/.exec(fs.readFileSync("/proc/self/status", "utf8"))!;
-  return { count, run, first, memory: Number(peak) / 1000 };
+  return { run, first, memory: Number(peak) / 1000 };
 }
 
-const [what, directory, count] = process.argv.slice(2);
-const told = await (what === "schedule" ? schedule : run)(directory, Number(count));
+const actions: Record<string, (directory: string, count: number) => Promise<object>> = {
+  schedule,
+  count,
+  run,
+};
+const [what, directory, number] = process.argv.slice(2);
+const told = await actions[what](directory, Number(number));
 console.log(JSON.stringify(told));
