@@ -52,13 +52,8 @@ export type Parts<T, K extends keyof T = keyof T> = 0 extends 1 & T ? AnyParts
   : { readonly [P in K]-?: Deferred<T[P]> };
 
 /** The deferred parts of what may be anything, and its call. */
-export interface AnyParts {
-  // deno-lint-ignore no-explicit-any
-  (...args: any[]): Deferred<any>;
-  /** Any part. */
-  // deno-lint-ignore no-explicit-any
-  readonly [key: string]: Deferred<any>;
-}
+// deno-lint-ignore no-explicit-any
+export type AnyParts = { (...args: any[]): Deferred<any>; readonly [key: string]: Deferred<any> };
 
 /** The deferred call of a `T`, if it is a function; of several signatures, the last four count. */
 export type Call<T> = [T] extends [never] ? unknown
@@ -71,9 +66,7 @@ export type Call<T> = [T] extends [never] ? unknown
   : unknown;
 
 /** The deferred call of a function with one signature. */
-export type Signature<A extends readonly unknown[], R> = (
-  ...args: Inputs<A>
-) => Deferred<Awaited<R>>;
+export type Signature<A extends unknown[], R> = (...args: Inputs<A>) => Deferred<Awaited<R>>;
 
 /** What may be given for a `T`: the value, a deferred, or a value with deferreds in it. */
 export type Input<T> =
@@ -296,10 +289,9 @@ export type Tasks<T, S extends State = State> = AsyncGenerator<Task<T> & { state
 export class TaskList<T = unknown> {
   /** Where the tasks lie: an absolute path. */
   readonly directory: string;
-  #options: ListOptions;
+  #list: List;
   #skip: boolean;
   #add: (task: files.Addition) => Promise<boolean>;
-  #pending = new Set<Promise<unknown>>();
 
   /**
    * Makes the directory, or takes the one that is there.
@@ -312,8 +304,9 @@ export class TaskList<T = unknown> {
     refuseWhileImporting();
     checkNames(options, LIST_OPTIONS, " of a task list");
     this.directory = fullPath(directory);
-    const { existOk, preClean = true, noScheduleIfExist = false, logFile } = options;
-    this.#options = { ...options, logFile: logFile && fullPath(logFile) }; // wherever the program goes
+    const { existOk, preClean = true, noScheduleIfExist = false } = options;
+    const logFile = options.logFile && fullPath(options.logFile); // wherever the program goes
+    this.#list = { ...options, directory: this.directory, logFile, pending: new Set() };
     const isThere = files.exists(this.directory);
     this.#skip = isThere && noScheduleIfExist;
     this.#add = files.adderTo(this.directory, options.retryFailed);
@@ -347,10 +340,10 @@ export class TaskList<T = unknown> {
     task: V extends Marked<unknown> ? V : V extends Callable | PromiseLike<unknown> ? never : V,
     options: ScheduleOptions = {},
   ): Promise<Scheduled> {
-    const scheduled = this.#schedule(task, options);
-    const settled = scheduled.then(nothing, nothing);
-    this.#pending.add(settled);
-    settled.then(() => this.#pending.delete(settled));
+    const { pending } = this.#list;
+    const scheduled: Promise<Scheduled> = this.#schedule(task, options)
+      .finally(() => pending.delete(scheduled));
+    pending.add(scheduled);
     return scheduled.then((result) => result); // a new one, so that its error is unhandled as long as nobody handles it
   }
 
@@ -359,9 +352,7 @@ export class TaskList<T = unknown> {
     const { metadata, id = files.newId(), cwd } = options;
     files.checkId(id);
     if (typeof task === "function" && !partOf(task)) {
-      throw new TypeError(
-        "Cannot schedule a function, which is no task: `defer(fn, ...args)` is one",
-      );
+      throw new TypeError("Cannot schedule a function: `defer(fn, ...args)` is a task");
     }
     if (this.#skip) return { id, scheduled: false };
     const place = cwd === undefined ? {} : { cwd: fullPath(cwd) };
@@ -369,9 +360,9 @@ export class TaskList<T = unknown> {
     const steps = await build(task, refer);
     const text = files.formatTask({ steps, ...place, ...stored });
     const scheduled = await this.#add({ id, text, isNew: options.id === undefined });
-    const { logFile } = this.#options;
-    const note = () => files.writeText(logFile!, logLines(id, "is scheduled"), "a");
-    if (scheduled && logFile) attempt(note); // if it cannot be written, a run will say so
+    const log = logTo(nothing, this.#list.logFile);
+    if (scheduled) log.event(id, "is scheduled");
+    attempt(log.flush); // if it cannot be written, a run will say so
     return { id, scheduled };
   }
 
@@ -386,52 +377,27 @@ export class TaskList<T = unknown> {
    * @throws {Error} At its end, if more tasks have failed than `maxFailures` says.
    */
   run(options: RunOptions = {}): Run<T> {
-    const { logFile } = this.#options;
-    const list = { directory: this.directory, logFile, pending: this.#pending };
-    const run = new ListRun(list, withDefaults(options));
-    const earlier = options.collect ? this.count() : { done: 0, fail: 0 };
-    const unused = () => print(UNUSED, "stderr");
-    nodeProcess().on("exit", unused);
-    const tasks = this.#run(run, options, unused);
-    let all: Promise<unknown> | undefined;
-    const then = (...handlers: []) => (all ??= Array.fromAsync(tasks)).then(...handlers);
-    return Object.defineProperties(tasks, {
-      total: { get: () => earlier.done + earlier.fail + run.total },
-      then: { value: then },
-    }) as Run<T>;
-  }
-
-  async *#run(run: ListRun, { collect }: RunOptions, unused: () => void): Tasks<T, Outcomes> {
-    nodeProcess().off("exit", unused);
-    if (collect) { for (const state of ["done", "fail"] as const) yield* this.#tasks(state); }
-    yield* run.tasks() as Tasks<T, Outcomes>;
-  }
-
-  async *#tasks<S extends State>(state: S): Tasks<T, S> {
-    await Promise.allSettled(this.#pending);
-    for (const path of this.paths(state)) {
-      if (files.exists(path)) yield readTask<T>(path) as Task<T> & { state: S };
-    }
+    return new ListRun(this.#list, withDefaults(options)).begin() as Run<T>;
   }
 
   /** The tasks that wait. */
   todoTasks(): Tasks<T, "todo"> {
-    return this.#tasks("todo");
+    return tasksIn(this.#list, "todo") as Tasks<T, "todo">;
   }
 
   /** The tasks that are being run. */
   runningTasks(): Tasks<T, "running"> {
-    return this.#tasks("running");
+    return tasksIn(this.#list, "running") as Tasks<T, "running">;
   }
 
   /** The tasks that have a return value. */
   doneTasks(): Tasks<T, "done"> {
-    return this.#tasks("done");
+    return tasksIn(this.#list, "done") as Tasks<T, "done">;
   }
 
   /** The tasks that have an error. */
   failTasks(): Tasks<T, "fail"> {
-    return this.#tasks("fail");
+    return tasksIn(this.#list, "fail") as Tasks<T, "fail">;
   }
 
   /** How many tasks each folder holds, without reading them. */
@@ -455,7 +421,7 @@ export class TaskList<T = unknown> {
    * how many were moved.
    */
   async retry(which?: string[] | ((task: Task<T>) => boolean)): Promise<number> {
-    await Promise.allSettled(this.#pending);
+    await Promise.allSettled(this.#list.pending);
     const ids = Array.isArray(which) ? new Set(which) : undefined;
     let moved = 0;
     for (const path of this.paths("fail")) {
@@ -491,14 +457,14 @@ export class TaskList<T = unknown> {
 
   /** With `postClean`, removes the tasks, and the directory if nothing else lies in it. */
   [Symbol.dispose](): void {
-    if (!this.#options.postClean) return;
+    if (!this.#list.postClean) return;
     this.clean();
     files.removeFolders(this.directory);
   }
 
   /** Like `[Symbol.dispose]()`, after what is being scheduled has been written. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.allSettled(this.#pending);
+    await Promise.allSettled(this.#list.pending);
     this[Symbol.dispose]();
   }
 }
@@ -554,16 +520,13 @@ export async function exec(path: string | URL, options: ExecOptions = {}): Promi
   checkNames(options, ["raise", "output", "session"], " of `exec`");
   const file = fullPath(path);
   const session = options.session && fileUrl(`${options.session}`);
-  const text = files.readText(file);
-  const work = () => workOf(text, file);
   const output = options.output && fullPath(options.output);
+  const text = files.readText(file);
   const directory = attempt(cwd)!;
+  const started = new Date().toISOString();
   try {
-    const { id, state } = locate(file);
-    const run = async () => decode(encode(await runSteps(work(), session), "returnValue"));
-    if (options.raise) return { id, state, returnValue: await run() };
-    const started = new Date().toISOString();
-    const written = files.withResult(text, { started, ...await tell(work, session) });
+    const told = await tell(() => workOf(text, file), session, options.raise);
+    const written = files.withResult(text, { started, ...told });
     if (output) files.writeText(output, written);
     return toTask(file, () => written);
   } finally {
@@ -703,9 +666,9 @@ const DEFAULTS = {
   maxCrashes: 3,
   permissions: ["--allow-all"],
 };
-/** The least that numbers may be: those that may be fractions, and others, if that is not 0. */
-const FRACTIONS: Record<string, number> = { autokill: 0.001, retryDelay: 0, perSecond: 0.001 };
-const COUNTS: Record<string, number> = { tasksPerProcess: 1, concurrency: 1, maxCrashes: 1 };
+/** The least that numbers may be: those that may be fractions, and others. */
+const FRACTIONS = { autokill: 0.001, retryDelay: 0, perSecond: 0.001 };
+const COUNTS = { tasksPerProcess: 1, concurrency: 1, maxCrashes: 1, retries: 0, maxFailures: 0 };
 const OTHERS = "session ids onOutput signal mayStart retryIf collect".split(" ");
 const RUN_OPTIONS = [...Object.keys(DEFAULTS), ...OTHERS];
 const LIST_OPTIONS = "existOk preClean postClean noScheduleIfExist retryFailed logFile".split(" ");
@@ -739,9 +702,9 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   };
   const { permissions, ids = [], session } = checked;
   if (session) checked.session = fileUrl(`${session}`);
-  const least: Record<string, number> = { ...FRACTIONS, ...COUNTS, processes: fewestProcesses };
-  for (const [name, usual] of Object.entries(DEFAULTS)) {
-    if (typeof usual === "number") checkNumber(name, checked[name as "retries"], least[name] ?? 0);
+  const least = { ...FRACTIONS, ...COUNTS, processes: fewestProcesses };
+  for (const [name, from] of Object.entries(least)) {
+    checkNumber(name, checked[name as "retries"], from);
   }
   const areFlags = Array.isArray(permissions) && permissions.every((flag) => FLAG.test(flag));
   expect(areFlags, "permissions", "an array of flags such as `--allow-net`", permissions);
@@ -778,9 +741,7 @@ function checkPermissions(permissions: string[], processes: number, areAll: bool
   const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"];
   const missing = kinds.find((name) => deno.permissions.querySync({ name }).state !== "granted");
   if (!missing) return;
-  const why = `as this program lacks \`--allow-${missing}\``;
-  const fix = "say with `permissions` what they may do, or start it with `--allow-all`";
-  throw new TypeError(`Cannot give tasks all permissions, ${why}: ${fix}`);
+  throw new TypeError(`Without \`--allow-${missing}\`, say with \`permissions\` what tasks may do`);
 }
 
 // -------------------------------------------------------------------------------------------- map
@@ -887,14 +848,11 @@ async function* callAll(call: Callable, sources: Items<unknown>[], options: Opti
     await pool.next();
     return true;
   };
-  try {
-    for await (const result of handOn({ pool, ready, more, stop: () => pool.stop() })) {
-      ahead--;
-      wake();
-      yield result;
-    }
-  } catch (error) {
-    throw error === STOPPED ? errorOf("Stopped by a signal, with items left to do") : error;
+  const stop = () => pool.stop(errorOf("Stopped by a signal, with items left to do"));
+  for await (const result of handOn({ pool, ready, more, stop })) {
+    ahead--;
+    wake();
+    yield result;
   }
 }
 
@@ -915,12 +873,20 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
 
 // ------------------------------------------------------------------------------- the run of a list
 
-/** The list that a run is about, and what is being scheduled. */
-type List = { directory: string; logFile: string | undefined; pending: Set<Promise<unknown>> };
+/** A list: its options, where it lies, and what is being scheduled. */
+type List = ListOptions & { directory: string; pending: Set<Promise<unknown>> };
+
+/** The tasks of a state, as soon as what is being scheduled has been written. */
+async function* tasksIn({ directory, pending }: List, state: State): Tasks<unknown> {
+  await Promise.allSettled(pending);
+  for (const path of files.pathsIn(directory, state)) {
+    if (files.exists(path)) yield readTask(path);
+  }
+}
 
 /**
  * The run of a list: it claims tasks (`fill`), has the pool execute each, files what came of it
- * (`carryOut`, `conclude`), and hands it on. It works on while its consumer is busy.
+ * (`carryOut`), and hands it on. It works on while its consumer is busy.
  */
 class ListRun {
   readonly #list: List;
@@ -933,7 +899,7 @@ class ListRun {
   #ids: string[] = []; // what is to be claimed, from the last to the first
   #filing: Promise<void> | undefined; // of the last outcome
   #unfiled = 0; // outcomes that are not in their places yet
-  #yielded = 0;
+  #finished = 0; // tasks that have been handed on
   #failures = 0;
   #total: number | undefined;
   #isPaused = false; // as no more may be started within this time
@@ -948,40 +914,62 @@ class ListRun {
     this.#isWanted = (id) => wanted?.has(id) ?? true;
     const show = options.onOutput ?? (logFile ? nothing : print);
     this.#log = logTo(show, logFile ?? files.logOf(directory));
+    if (options.collect) this.#finished = this.#countIn("done") + this.#countIn("fail");
     this.pool = new Pool(options, 50, this.#log, () => this.#fill()); // milliseconds ahead
   }
 
-  /** How many tasks there are: those that have finished, and those to come. */
-  get total(): number {
-    const { directory, pending } = this.#list;
-    const { ids } = this.#options;
-    return this.#total ??= ids?.length ?? pending.size + files.idsIn(directory, "todo").length;
+  #countIn(state: State): number {
+    return files.idsIn(this.#list.directory, state).length;
   }
 
-  async *tasks(): Tasks<unknown> {
+  /** How many tasks there are: those that have finished, and those to come. */
+  #countAll(): number {
+    const coming = () => this.#list.pending.size + this.#countIn("todo");
+    return this.#total ??= this.#finished + (this.#options.ids?.length ?? coming());
+  }
+
+  /** What its program gets of it. */
+  begin(): Tasks<unknown> {
+    const unused = () => print(UNUSED, "stderr");
+    nodeProcess().on("exit", unused);
+    const tasks = this.#tasks(unused);
+    let all: Promise<unknown> | undefined;
+    const then = (...handlers: []) => (all ??= Array.fromAsync(tasks)).then(...handlers);
+    const total = { get: () => this.#countAll() };
+    return Object.defineProperties(tasks, { total, then: { value: then } });
+  }
+
+  async *#tasks(unused: () => void): Tasks<unknown> {
+    nodeProcess().off("exit", unused);
+    const { collect, maxFailures, signal } = this.#options;
+    const earlier = collect ? ["done", "fail"] as const : [];
+    for (const state of earlier) yield* tasksIn(this.#list, state);
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
     try {
-      for await (const path of handOn(this, this.#options.signal)) {
-        this.#yielded++;
+      for await (const path of handOn(this, signal)) {
+        this.#finished++;
         yield readTask(path);
       }
-    } catch (error) {
-      if (error !== STOPPED) throw error;
     } finally {
       clearInterval(refresh);
       await this.#filing?.catch(nothing); // so that what has been told is not thrown away
       this.stop();
     }
     await Promise.allSettled(this.#list.pending);
+    if (this.#failures <= maxFailures) return;
+    const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
+    const rest = `${this.#countIn("todo")} tasks are left in \`todo\``;
+    throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
   }
 
   /** Waits until something has changed; false if nothing is left to start or to wait for. */
   async more(): Promise<boolean> {
     this.#fill();
-    if (this.pool.isBusy || this.#claims.size) await this.pool.next();
-    else if (this.#isOver) return surrender(this.#list.directory, this.#failures, this.#options);
-    else if (this.#timers.size) await this.pool.next();
-    else return await this.#look();
+    const isRetried = this.#timers.size && !this.#isOver;
+    if (!this.pool.isBusy && !this.#claims.size && !isRetried) {
+      return !this.#isOver && await this.#look();
+    }
+    await this.pool.next();
     return true;
   }
 
@@ -993,11 +981,11 @@ class ListRun {
     const { claims, isUnsure } = files.takeOver(directory, this.pool.owner, killRest);
     for (const claim of claims) {
       if (!this.#isWanted(locate(claim).id)) files.putBack(claim);
-      else this.#bury(claim).catch((error) => this.pool.stop(error));
+      else this.#carryOut(claim, true).catch((error) => this.pool.stop(error));
     }
     const ids = files.idsIn(directory, "todo").filter(this.#isWanted);
     this.#ids = ids.filter((id) => files.mayMove(directory, id, this.pool.owner)).reverse();
-    this.#total = this.#yielded + claims.length + this.#ids.length;
+    this.#total = this.#finished + claims.length + this.#ids.length;
     if (claims.length || this.#ids.length) return true;
     if (ids.length) {
       const name = JSON.stringify(`${ids[0]}.json`);
@@ -1038,62 +1026,48 @@ class ListRun {
       const { perSecond } = this.#options;
       this.#isPaused = perSecond < Infinity;
       if (this.#isPaused) this.#later(1000 / perSecond, () => this.#isPaused = false);
-      this.#carryOut(claim, id).catch((error) => this.pool.stop(error));
+      this.#carryOut(claim).catch((error) => this.pool.stop(error));
     }
   }
 
-  /** Executes a task that was claimed, and files what came of it. */
-  async #carryOut(claim: string, id: string): Promise<void> {
+  /** Sees to a task that was claimed, or left by a run that has died, until its outcome is in its place. */
+  async #carryOut(claim: string, isLeft = false): Promise<void> {
+    const { maxCrashes, maxFailures, retries, retryDelay, retryIf } = this.#options;
     this.#claims.add(claim);
     let text = "";
     let told: Result;
     try {
       text = files.readText(claim);
-      told = await this.pool.execute(id, workOf(text, `${id}.json`));
+      const { id } = locate(claim);
+      told = isLeft ? blame(text) : await this.pool.execute(id, workOf(text, `${id}.json`));
     } catch (error) { // it is no task, or cannot be read; or the run was stopped
       told = { started: new Date().toISOString(), runtime: 0, ...failed(error) };
     }
-    const { retries, retryDelay, retryIf } = this.#options;
-    let outcome = files.outcomeOf(claim, text, told, retries);
+    if (this.pool.stopped) return; // the task goes back
+    const mostCrashes = Number(told["crashes"]) < maxCrashes ? Infinity : 0;
+    let outcome = files.outcomeOf(claim, text, told, isLeft ? mostCrashes : retries);
+    const delay = isLeft ? 0 : retryDelay * 2 ** Math.min(outcome.retried - 1, 99);
     // some time more, so that those that failed together are not tried again together
-    const pause = retryDelay * 2 ** Math.min(outcome.retried - 1, 99) * (1 + Math.random() / 2);
-    if (outcome.state === "todo" && retryIf && !this.pool.stopped) {
+    const pause = delay * (1 + Math.random() / 2);
+    if (outcome.state === "todo" && !isLeft && retryIf) {
       const task = toTask(claim, () => outcome.text) as Task;
       const isAgain = retryIf(task.errorValue, task, pause);
       if (!isAgain) outcome = files.outcomeOf(claim, text, told, 0);
     }
-    await this.#conclude(outcome, pause);
-  }
-
-  /** Counts the death of a run against a task that was in flight in it, as it may have been the cause. */
-  async #bury(claim: string): Promise<void> {
-    const text = files.readable(claim); // if that cannot be read, it is kept as it was
-    this.#claims.add(claim);
-    const crashes = 1 + files.countOf(files.parseTask(text)?.["crashes"]);
-    const message =
-      `The run that this task was running in has died (${crashes} of \`maxCrashes\` times)`;
-    const result = { crashes, ...failed(errorOf(message)) };
-    const retries = crashes < this.#options.maxCrashes ? Infinity : 0;
-    await this.#conclude(files.outcomeOf(claim, text, result, retries));
-  }
-
-  /** Files what came of a task, and hands that on, or tries it again. */
-  async #conclude(outcome: Outcome, pause = 0): Promise<void> {
-    if (this.pool.stopped) return; // the task goes back, or has gone
-    if (outcome.state === "fail") this.#failures++;
-    this.#isOver ||= this.#failures > this.#options.maxFailures;
     const { state } = outcome;
+    if (state === "fail") this.#failures++;
+    this.#isOver ||= this.#failures > maxFailures;
     this.#unfiled++;
     await (this.#filing = files.file(outcome));
     this.#unfiled--;
-    const isOurs = this.#claims.delete(outcome.claim); // or the run has been stopped meanwhile
+    const isOurs = this.#claims.delete(claim); // or the run has been stopped meanwhile
     // if another run was faster, it may be at work on it still
     const isSettled = outcome.state === state || /done|fail/.test(outcome.state);
     if (isOurs && isSettled) this.#announce(outcome, pause);
     this.pool.wake();
   }
 
-  /** Handles a task that has an outcome in its place. */
+  /** Handles a task that has an outcome in its place: hands it on, or tries it again. */
   #announce({ claim, state, text }: Outcome, pause: number): void {
     const { id } = locate(claim);
     if (state === "todo") {
@@ -1132,19 +1106,12 @@ class ListRun {
   }
 }
 
-/** Throws if more tasks have failed than may. */
-function surrender(directory: string, failures: number, { maxFailures }: Options): false {
-  if (failures <= maxFailures) return false;
-  const count = `${failures} failure${failures === 1 ? "" : "s"}`;
-  const rest = `${files.idsIn(directory, "todo").length} tasks are left in \`todo\``;
-  throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
-}
-
-/** The lines of a log for what has happened to a task, or what it has printed. */
-function logLines(id: string, text: string, mark = ""): string {
-  const time = new Date().toISOString();
-  const lines = text.replace(/\n$/, "").split("\n");
-  return lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
+/** The death of a run as what came of a task that was in flight in it, as that may have been the cause. */
+function blame(text: string): Result {
+  const crashes = 1 + files.countOf(files.parseTask(text)?.["crashes"]);
+  const times = `${crashes} of \`maxCrashes\` times`;
+  const error = errorOf(`The run that this task was running in has died (${times})`);
+  return { crashes, ...failed(error) };
 }
 
 type Show = (text: string, stream: Stream, ids: string) => void;
@@ -1156,13 +1123,15 @@ function logTo(show: Show, path?: string) {
   let text = ""; // not written yet
   /** Takes what has happened to a task; `mark` says that this is something else. */
   const event = (id: string, what: string, mark = "") => {
-    if (path !== undefined) text += logLines(id, what, mark);
+    if (path === undefined) return;
+    const time = new Date().toISOString();
+    const lines = what.replace(/\n$/, "").split("\n");
+    text += lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
   };
   /** Writes what it has been given. */
   const flush = () => {
-    const lines = text;
+    if (text) files.writeText(path!, text, "a");
     text = "";
-    if (lines) files.writeText(path!, lines, "a");
   };
   /** Takes lines that tasks have printed. */
   const printed: Show = (lines, stream, ids) => {
@@ -1358,7 +1327,7 @@ class Pool {
   #waiting: (() => void)[] = []; // for a change
   /** How much work is still to come, as far as that is known: near the end it is shared out. */
   left = Infinity;
-  /** Why it was stopped. */
+  /** That it was stopped, and the error for which. */
   stopped: { reason: unknown } | undefined;
 
   constructor(options: Options, ahead: number, log: Log, onChange: () => void = nothing) {
@@ -1542,7 +1511,7 @@ class Pool {
   }
 
   /** Kills all that runs, at once: no call in here is asynchronous. */
-  stop(reason: unknown = STOPPED): void {
+  stop(reason?: unknown): void {
     if (this.stopped) return;
     this.stopped = { reason };
     if (this.#runners.size) killAll(`/${this.owner}.`);
@@ -1563,8 +1532,6 @@ const overdue = ({ autokill }: Options): Error =>
 
 const NONCE = 36; // characters of a UUID
 
-// no error is made as this module is loaded, since the first one takes Deno 2 ms
-const STOPPED = Symbol("stopped");
 const torn = () =>
   failed(errorOf("What this gave was lost, as others printed meanwhile: let them write to files"));
 
@@ -1656,11 +1623,10 @@ async function* handOn<R>(source: Source<R>, signal?: AbortSignal): AsyncGenerat
   const ending = beforeEnd(stop, signal);
   if (signal?.aborted) stop();
   try {
-    while (true) {
+    while (ready.length || (!pool.stopped && await source.more())) {
       if (ready.length) yield await ready.shift()!;
-      else if (pool.stopped) throw pool.stopped.reason;
-      else if (!await source.more()) return;
     }
+    if (pool.stopped?.reason !== undefined) throw pool.stopped.reason;
   } finally {
     pool.stop();
     if (ending.isSure) await new Promise(nothing); // nothing after the loop is to run

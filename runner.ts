@@ -114,14 +114,15 @@ export async function within<T, U>(time: number, promise: Promise<T>, late: U): 
   return await Promise.race([promise, over]).finally(() => clearTimeout(timer));
 }
 
-/** Does some work, and tells what came of it; what `work` throws is an error of the task. */
-export async function tell(work: () => Work, session?: string): Promise<Told> {
+/** Does some work, and tells what came of it; what `work` throws is an error of the task, or `isRaised`. */
+export async function tell(work: () => Work, session?: string, isRaised = false): Promise<Told> {
   const start = now(); // which no clock can set back
   const seconds = () => Math.round((now() - start) * 1000) / 1e6;
   try {
     const returnValue = encode(await runSteps(work(), session), "returnValue");
     return { runtime: seconds(), returnValue };
   } catch (error) {
+    if (isRaised) throw error;
     return { runtime: seconds(), errorValue: encodeThrown(error) };
   }
 }
@@ -654,10 +655,11 @@ const codecs: Record<string, Codec> = {
 const kinds =
   "Int8 Uint8Clamped Int16 Uint16 Int32 Uint32 Float16 Float32 Float64 BigInt64 BigUint64";
 for (const kind of kinds.split(" ")) {
-  const type = (globalThis as Record<string, unknown>)[`${kind}Array`] as Float64ArrayConstructor;
   const write = ({ buffer, byteOffset, byteLength }: DataView) =>
     new Uint8Array(buffer, byteOffset, byteLength).toBase64();
-  codecs[keyOf(`${kind}Array`)] = [write, (text) => new type(bytesOf(text).buffer)];
+  // looked up late, as Bun makes each of these classes when it is first asked for
+  const read = (text: string) => new (globalThis as Runtime)[`${kind}Array`](bytesOf(text).buffer);
+  codecs[keyOf(`${kind}Array`)] = [write, read];
 }
 
 function dateOf(text: string): Date {
