@@ -28,9 +28,8 @@ import { apply, attempt, bun, collect, compile, cwd, deathOf, decode, deno } fro
 import { describe, encode, encodeThrown, enter, errorOf, fileUrl, GUARD } from "./runner.ts";
 import { holdersIn, isCompiled, isEndOfJob, load, nodeProcess, ORDER, pathOf } from "./runner.ts";
 import { pathText, print, refuseWhileImporting, resolve, RUNNER, runSteps } from "./runner.ts";
-import { SERVE, sleep, spawn, tell, within, WORD, workOf } from "./runner.ts";
-import type { Callable, Child, CommandOptions, Path, Runtime, SpawnOptions } from "./runner.ts";
-import type { Step, Stream, Work } from "./runner.ts";
+import { SERVE, sleep, spawn, tell, within, WORD, type Work, workOf } from "./runner.ts";
+import type { Callable, Child, CommandOptions, Path, Runtime, Step, Stream } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
 export type { Callable, CommandOptions, State, Step, Stream };
@@ -804,7 +803,7 @@ export function map<R>(
 /** Reads items a few milliseconds ahead, has the calls made, and gives their results. */
 async function* callAll(call: Callable, sources: Items<unknown>[], options: Options & MapOptions) {
   const { processes, concurrency, ordered } = options;
-  const pool = new Pool(options, 8, logTo(print)); // milliseconds ahead
+  const pool = new Pool({ ...options, ahead: 8, log: logTo(print), onChange: nothing });
   const ready: unknown[] = []; // results, or what will become one
   let ahead = 0; // how many items have been read whose results have not been given
   let isRead = false;
@@ -915,7 +914,8 @@ class ListRun {
     const show = options.onOutput ?? (logFile ? nothing : print);
     this.#log = logTo(show, logFile ?? files.logOf(directory));
     if (options.collect) this.#finished = this.#countIn("done") + this.#countIn("fail");
-    this.pool = new Pool(options, 50, this.#log, () => this.#fill()); // milliseconds ahead
+    const onChange = () => this.#fill();
+    this.pool = new Pool({ ...options, ahead: 50, log: this.#log, onChange });
   }
 
   #countIn(state: State): number {
@@ -1164,7 +1164,6 @@ interface Job {
 /** A process that does jobs. */
 class Runner {
   readonly child: Child;
-  readonly first: Job;
   readonly marker: string; // what the environment of all its descendants contains
   readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
   given = 0; // how many jobs it ever got
@@ -1177,7 +1176,7 @@ class Runner {
   readonly #pool: Pool;
   readonly #unread = { stdout: "", stderr: "" }; // the beginnings of lines
   #unsent = "";
-  #last: Job;
+  #last: Job | undefined;
 
   /** Starts it for a job; one that gets no other has its order with its start, as that is faster. */
   constructor(job: Job, marker: string, pool: Pool) {
@@ -1187,11 +1186,10 @@ class Runner {
     const inherited = attempt(() => nodeProcess().env["FORREST_TASKS"]) ?? "";
     const env = { FORREST_TASKS: inherited + marker, ...(isSingle ? { [ORDER]: job.order } : {}) };
     const command = runnerCommand(permissions, job.steps, !isSingle);
-    this.child = spawnGroup(command, { env, cwd: pool.directory, hasInput: !isSingle });
+    this.child = spawn(command, { env, cwd: pool.directory, hasInput: !isSingle, isLeader: true });
     this.#pool = pool;
     this.marker = marker;
     this.isEnding = isSingle;
-    this.first = this.#last = job;
   }
 
   /** The jobs that it is at; the others wait. */
@@ -1253,20 +1251,19 @@ class Runner {
     if (!this.isKilled) this.#print(this.#unread[stream], stream);
   }
 
-  /** Takes lines; what begins with 0x1E may be an answer. */
+  /** Takes lines: what tasks have printed, and in between, what answers a job or is a part of that. */
   #take(lines: string, stream: Stream): void {
-    const marked = lines.split("\x1e");
-    let plain = marked.shift()!; // what was printed before the next answer
-    for (const part of marked) {
-      const end = part.indexOf("\n");
-      const job = end < 0 ? undefined : this.jobs.get(part.slice(0, NONCE));
-      if (job) {
-        this.#print(plain, stream);
-        this.#answer(job, part.slice(NONCE, end));
-        plain = part.slice(end + 1);
-      } else plain += `\x1e${part}`;
+    let begin = 0; // of what was printed since the last answer
+    for (const match of lines.matchAll(ANSWER)) {
+      const [, nonce = "", size, end, part = ""] = match;
+      const job = this.jobs.get(nonce);
+      if (!job) continue;
+      this.#print(lines.slice(begin, match.index), stream);
+      begin = match.index + match[0].length;
+      job.answer += part;
+      if (end === "." || part.length !== Number(size)) this.#answer(job);
     }
-    this.#print(plain, stream);
+    this.#print(lines.slice(begin), stream);
   }
 
   /** Hands on what there is of a line, but for the beginning of an answer, whose lines are short. */
@@ -1282,17 +1279,13 @@ class Runner {
     if (!text) return;
     this.isQuiet = false;
     this.printed = (this.printed + text).slice(-2000);
-    const begun = this.begun.length ? this.begun : [this.#last];
+    const begun = this.begun.length ? this.begun : [this.#last!];
     this.#pool.printed(text, stream, begun.map(({ id }) => id).join(","));
   }
 
-  /** Takes what answers a job, or a part of it. */
-  #answer(job: Job, text: string): void {
+  /** Takes what has answered a job. */
+  #answer(job: Job): void {
     if (this.isKilled) return; // then it is for nobody
-    const [head, size, end] = /^ (\d+)([+.])/.exec(text) ?? [""];
-    const part = text.slice(head.length);
-    job.answer += part;
-    if (end === "+" && part.length === Number(size)) return;
     const told = files.parseTask(job.answer) ?? {};
     if (told["isOverdue"]) {
       this.overdue = job;
@@ -1303,6 +1296,12 @@ class Runner {
 }
 
 /**
+ * The options of a run, and how many milliseconds of work a runner is given beyond what it works on, where to tell
+ * what happens, and what to do when something has changed.
+ */
+type PoolOptions = Options & { ahead: number; log: Log; onChange: () => void };
+
+/**
  * Runners, and what they are to do. Who uses it sees `execute`, and what came of it.
  *
  * A job waits in the queue; it is given to a runner, which begins it at once or after the ones before; it is
@@ -1311,10 +1310,7 @@ class Runner {
  * own. A runner is one of two: that of a single job, which has its order with its start, or one that reads orders.
  */
 class Pool {
-  readonly options: Options;
-  readonly #ahead: number; // milliseconds of work that a runner is given beyond what it works on
-  readonly #log: Log;
-  readonly #onChange: () => void;
+  readonly options: PoolOptions;
   readonly owner = files.newOwner();
   // wherever the program goes later; where it has none any more, no process starts
   readonly directory = attempt(cwd) ?? "none";
@@ -1330,11 +1326,8 @@ class Pool {
   /** That it was stopped, and the error for which. */
   stopped: { reason: unknown } | undefined;
 
-  constructor(options: Options, ahead: number, log: Log, onChange: () => void = nothing) {
+  constructor(options: PoolOptions) {
     this.options = options;
-    this.#ahead = ahead;
-    this.#log = log;
-    this.#onChange = onChange;
     const timeout = options.autokill * 1000;
     this.#timeout = timeout <= LONGEST_TIMER ? timeout : undefined;
   }
@@ -1367,7 +1360,7 @@ class Pool {
   /** How many jobs a runner may be given beyond what it works on. */
   get depth(): number {
     // by what runners say that jobs take, as answers come late where all cores are busy
-    return Math.min(128, this.#answered, this.#ahead * this.#answered / this.#worked || 0);
+    return Math.min(128, this.#answered, this.options.ahead * this.#answered / this.#worked || 0);
   }
 
   /** Resolves at the next change. */
@@ -1378,7 +1371,7 @@ class Pool {
   /** Goes on, as something has changed. */
   wake(): void {
     this.#place();
-    if (!this.stopped) this.#try(this.#onChange);
+    if (!this.stopped) this.#try(this.options.onChange);
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
@@ -1424,17 +1417,16 @@ class Pool {
   #begin(runner: Runner, more?: Job): void {
     if (more) runner.give(more);
     if (runner.isKilled) return;
-    const grace = this.options.concurrency > 1 ? 500 : 50; // as its answer may be on its way
-    for (const job of runner.begun) {
-      if (job.begun) continue;
+    for (const job of runner.begun.filter(({ begun }) => !begun)) {
       job.begun = Date.now();
-      this.#log.event(job.id, `is started in process ${runner.child.pid}`);
+      this.options.log.event(job.id, `is started in process ${runner.child.pid}`);
       const expire = () => {
         runner.overdue = job;
         killAll(runner.marker); // first, as this finds others by their parents
         runner.kill();
       };
-      const wait = () => job.timer = setTimeout(expire, grace); // also if we were stopped, as by Ctrl-Z
+      // once more, as its answer may be on its way, also if we were stopped, as by Ctrl-Z
+      const wait = () => job.timer = setTimeout(expire, this.options.concurrency > 1 ? 500 : 50);
       if (this.#timeout !== undefined) job.timer = setTimeout(wait, this.#timeout);
     }
   }
@@ -1447,15 +1439,12 @@ class Pool {
   /** Waits for the end of a runner, and for what it prints until then. */
   async #watch(runner: Runner): Promise<void> {
     const { pid, ended } = runner.child;
-    const killRest = () => { // what its tasks have left running
-      killGroup(pid);
-      if (runner.overdue && !runner.isKilled) killAll(runner.marker);
-    };
     const [death] = await Promise.all([
-      ended.finally(killRest),
+      ended.finally(() => killGroup(pid)), // what its tasks have left running
       runner.read("stdout").finally(() => runner.end()), // it can answer no more
       runner.read("stderr"),
     ]);
+    if (runner.overdue && !runner.isKilled) killAll(runner.marker); // also what has left its group
     if (isEndOfJob(death) && !runner.isKilled) await sleep(500); // as this process may be to end, too
     this.#runners.delete(runner);
     this.#lose(runner, deathOf("The process of this task", death, runner.printed));
@@ -1467,12 +1456,12 @@ class Pool {
   settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
     runner.flush("stderr");
-    runner.jobs.delete(job.nonce);
     const { returnValue, errorValue, runtime = (Date.now() - job.begun) / 1000 } = result;
-    if (job !== runner.first) {
+    if (runner.given > runner.jobs.size) { // it is not its first one
       this.#answered++;
       this.#worked += Number(runtime) * 1000;
     }
+    runner.jobs.delete(job.nonce);
     const error = () => errorValue === undefined ? torn() : { errorValue };
     const outcome = returnValue === undefined ? error() : { returnValue };
     const started = new Date(job.begun).toISOString();
@@ -1483,17 +1472,15 @@ class Pool {
   }
 
   printed(text: string, stream: Stream, ids: string): void {
-    this.#try(() => this.#log.printed(text, stream, ids));
+    this.#try(() => this.options.log.printed(text, stream, ids));
   }
 
   /** Sees to what a dead runner has held. */
   #lose(runner: Runner, death: Error): void {
-    const [first, ...others] = runner.begun;
-    if (first && !others.length) { // or else nobody knows which of them
-      const isOverdue = first === runner.overdue;
-      if (isOverdue) this.settle(runner, first, failed(overdue(this.options)));
-      else if (runner.given === 1 && !runner.isKilled) this.settle(runner, first, failed(death));
-    }
+    const [job, ...others] = runner.begun; // of several, nobody knows which it was
+    const isOverdue = job === runner.overdue && !others.length;
+    if (job && isOverdue) this.settle(runner, job, failed(overdue(this.options)));
+    else if (job && runner.given === 1 && !runner.isKilled) this.settle(runner, job, failed(death));
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
     // who dies in company runs again alone, who only waited, with others
@@ -1530,7 +1517,9 @@ const failed = (error: unknown) => ({ errorValue: encodeThrown(error) });
 const overdue = ({ autokill }: Options): Error =>
   errorOf(`The task was killed after ${autokill} s (\`autokill\`)`, { name: "TimeoutError" });
 
-const NONCE = 36; // characters of a UUID
+/** An answer to a job, or a part of it: nonce, length, whether that is all, and what it is. */
+// deno-lint-ignore no-control-regex
+const ANSWER = /\x1e([\w-]{36}) (\d+)([+.])([^\x1e\n]*)\n/g;
 
 const torn = () =>
   failed(errorOf("What this gave was lost, as others printed meanwhile: let them write to files"));
@@ -1560,10 +1549,9 @@ export function denoArgs(permissions: string[], steps: Step[], main = SERVING): 
   const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
   const names = called.filter((call) => typeof call === "string" && call.length < 5000);
   const modules = names.flatMap((call) => /^([^\0]+)#[^#]*$/.exec(call as string)?.[1] ?? []);
+  const imports = modules.map((module) => `() => import(${JSON.stringify(module)})`);
   // a module that a preloaded one could import by a literal name needs no permission to be read
-  const readable = isUnlimited(permissions) ? [] : new Set(modules);
-  const imports = [...readable].map((module) => `() => import(${JSON.stringify(module)})`);
-  const code = [main, ...imports].join(";");
+  const code = [main, ...isUnlimited(permissions) ? [] : new Set(imports)].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const others = modules.filter((url) => !isOfProgram(url));
   const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
@@ -1576,16 +1564,6 @@ const SERVING = `import "${RUNNER}"; await ${CALL}`;
 
 /** The command, which is not the program of those who use it. */
 const COMMAND_LINE = new URL("cli.ts", RUNNER).href;
-
-let hasSetsid: boolean | undefined;
-
-/** Starts a program in a process group of its own. */
-function spawnGroup(command: string[], options: SpawnOptions): Child {
-  // for `detached`, Deno copies its page tables, and stands still for 3 ms
-  hasSetsid ??= deno && attempt(() => files.exists("/usr/bin/setsid")) === true;
-  if (hasSetsid) return spawn(["/usr/bin/setsid", "--", ...command], options);
-  return spawn(command, { ...options, detached: true });
-}
 
 /** Kills a process and all that it has started and that has not left its group, as far as any of it is left. */
 const killGroup = (pid: number): void => void attempt(() => nodeProcess().kill(-pid, "SIGKILL"));
@@ -1639,7 +1617,7 @@ function startWatchdog(mark: string): Child {
   // Deno kills its children if this program ends with an error, but not theirs
   const wait = `cat > /dev/null; ${KILL}`;
   const script = deno ? `exec 3<&0; { exec <&3; ${wait}; } &` : wait;
-  const watchdog = spawnGroup(["sh", "-c", script, mark], { hasInput: true });
+  const watchdog = spawn(["sh", "-c", script, mark], { hasInput: true, isLeader: true });
   for (const output of [watchdog.stdout, watchdog.stderr]) output.cancel().catch(nothing);
   return watchdog;
 }
@@ -1732,7 +1710,7 @@ function refer(call: Callable): Promise<Name> {
 }
 
 async function findName(call: Callable, stack: string): Promise<Name> {
-  const name = globalName(call) ?? await findExport(call, modulesOn(stack));
+  const name = globalName(call) ?? await findExport(call, stack);
   if (name) return name;
   const source = Function.prototype.toString.call(call);
   if (attempt(() => compile(source))) return { source };
@@ -1755,48 +1733,35 @@ function globalName(call: Callable): string | undefined {
 
 const mainModule = (): string => deno ? deno.mainModule : fileUrl(bun!.main);
 
-/** The modules on a stack, but for ours, and then the main module. */
-function modulesOn(stack: string): string[] {
+/** Finds a function among the exports of the modules on a stack, of the main module, and of what they import. */
+async function findExport(call: Callable, stack: string): Promise<string | undefined> {
   const frames = stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm);
-  const urls = [...frames].map(([, place = ""]) => fileUrl(place));
-  return [...urls.filter((url) => !isOurs(url)), mainModule()];
-}
-
-const isOurs = (url: string): boolean => url === import.meta.url || url === RUNNER;
-
-/** Finds a function among the exports of modules, and of those that they import. */
-async function findExport(call: Callable, urls: string[]): Promise<string | undefined> {
-  for (const [url, module] of reachable(urls)) {
-    if (url === mainModule()) { // which cannot be imported while it runs
-      const name = exportOfMain(call, url, module.code);
-      if (name) return name;
-      continue;
-    }
-    // it may be evaluated still
-    module.exports ??= await within(1000, import(url).catch(() => ({})), undefined);
+  const places = Array.from(frames, ([, place = ""]) => fileUrl(place));
+  for (const [url, module] of reachable([...places, mainModule()])) {
+    const isMain = url === mainModule(); // which cannot be imported while it runs
+    // another one may be evaluated still
+    if (!isMain) module.exports ??= await within(1000, import(url).catch(() => ({})), undefined);
     const found = Object.entries(module.exports ?? {}).findLast(([, value]) => value === call);
-    if (found) return `${url}#${found[0].replace("module.exports", "default")}`; // as only Deno says
+    const name = isMain ? exportOfMain(call, url, module.code) : found?.[0];
+    if (name) return `${url}#${name.replace("module.exports", "default")}`; // as only Deno says
   }
   return undefined;
 }
 
 /** What is known of a module of this program. */
-interface Module {
-  code: string;
-  imports: string[];
-  exports?: Record<string, unknown> | undefined;
-}
+type Module = { code: string; imports: string[]; exports?: Record<string, unknown> | undefined };
 
 const modules = new Map<string, Module>();
 
-/** Modules, those that they import, and so on. */
+/** Modules but for ours, those that they import, and so on. */
 function* reachable(urls: string[]): Generator<[string, Module], void, void> {
   const found = new Set(urls);
   for (const url of found) { // which also visits what is added meanwhile
+    if (url === import.meta.url || url === RUNNER) continue;
     const module = modules.get(url) ?? lookInto(url);
     modules.set(url, module);
     yield [url, module];
-    for (const other of module.imports) if (!isOurs(other)) found.add(other);
+    for (const other of module.imports) found.add(other);
   }
 }
 
@@ -1862,7 +1827,7 @@ function exportOfMain(call: Callable, url: string, code: string): string | undef
     const fix = "give it a name of its own, or move it to a module";
     throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
   }
-  if (GUARDS.test(code)) return `${url}#${alias}`;
+  if (GUARDS.test(code)) return alias;
   const why = `which would start \`${url}\` again`;
   throw new TypeError(`Cannot run \`${name}\` in another process, ${why}: ${GUARD}`);
 }
@@ -1898,8 +1863,7 @@ type Recorded = { order: number; call: unknown; args: unknown[] };
 type Part = { step: Recorded; path: Path };
 
 /** What all copies of forrest in one process share. */
-const SHARED = Symbol.for("forrest");
-const shared: { steps: number } = (globalThis as Runtime)[SHARED] ??= { steps: 0 };
+const shared: { steps: number } = (globalThis as Runtime)[Symbol.for("forrest")] ??= { steps: 0 };
 
 /** Records a step. */
 function newStep(call: unknown, args: unknown[]): Recorded {
@@ -1915,8 +1879,7 @@ function partOf(value: unknown): Part | undefined {
 /** A deferred value for what a step gives, or for a part of that. */
 function deferred(step: Recorded, path: Path = []): unknown {
   const part = { step, path };
-  const show = () => callText(part);
-  const target = Object.assign(function () {}, { [MARK]: part, [INSPECT]: show });
+  const target = Object.assign(function () {}, { [MARK]: part, [INSPECT]: () => callText(part) });
   return new Proxy(target, recorder);
 }
 
@@ -1956,10 +1919,10 @@ function callText({ step: { call, args }, path }: Part, depth = 4): string {
     if (typeof value === "object" && value) return Array.isArray(value) ? "[…]" : "{…}";
     return typeof value === "string" ? JSON.stringify(value) : String(value);
   };
-  const list = args.map(shown).join(", ");
-  const method = partOf(call) && `${shown(call)}(${list})`;
-  const whole = method ?? `defer(${call === undefined ? "" : `${shown(call)}, `}${list})`;
-  return `${whole}${pathText(path)}`;
+  const list = args.map(shown);
+  if (partOf(call)) return `${shown(call)}(${list.join(", ")})${pathText(path)}`;
+  const all = call === undefined ? list : [shown(call), ...list];
+  return `defer(${all.join(", ")})${pathText(path)}`;
 }
 
 /** The steps of a task in the order in which they were made; `nameOf` says how a function is stored. */
@@ -1972,9 +1935,8 @@ async function build(task: unknown, nameOf: (call: Callable) => unknown): Promis
   const leaf = (call: Callable) => {
     const part = partOf(call);
     if (!part) return functions[functions.push({ $function: call }) - 1];
-    const { step, path } = part;
-    if (!found.has(step)) found.set(step, {});
-    return links[links.push({ $step: step.order, path }) - 1];
+    if (!found.has(part.step)) found.set(part.step, {});
+    return links[links.push({ $step: part.step.order, path: part.path }) - 1];
   };
   for (const [{ call, args }, into] of found) { // which also visits what is added meanwhile
     if (call === undefined) into.value = encode(args[0], "value", leaf);

@@ -32,17 +32,13 @@ export function attempt<T, U = undefined>(make: () => T, otherwise?: () => U): T
 /** What is to be done: steps, and the directory to be in, if that is not the one of the run. */
 export type Work = { steps: Step[]; cwd?: string | undefined };
 
-/** What a runner is told to do. */
-export interface Order extends Work {
-  /** Marks the answer, as no other process knows it. */
-  nonce: string;
-  /** The URL of a module whose exports are in scope for functions that are stored as their text. */
-  session?: string;
-  /** How many orders the runner gets at once, to work on all of them; if it is one, it may get others to do later. */
-  concurrency: number;
-  /** Milliseconds after which it answers that the time of the task is over. */
-  timeout?: number;
-}
+/**
+ * What a runner is told to do. `nonce` marks the answer, as no other process knows it; the exports of the module at
+ * `session` are in scope for functions that are stored as their text; `concurrency` is how many orders it gets at
+ * once, to work on all of them (if it is one, it may get others to do later); after `timeout` milliseconds it
+ * answers that the time of the task is over.
+ */
+type Order = Work & { nonce: string; session?: string; concurrency: number; timeout?: number };
 
 /** What a runner tells of a task: for how many seconds it ran, and what came of it. */
 export type Told = { runtime: number } & ({ returnValue: unknown } | { errorValue: unknown });
@@ -361,8 +357,7 @@ type Exports = Record<string, unknown>;
 const modules = new Map<string, Exports>();
 
 /** The places, as in a stack, of the modules that all copies of forrest in a process are importing. */
-const IMPORTING = Symbol.for("forrest.importing");
-const importing = ((globalThis as Record<symbol, unknown>)[IMPORTING] ??= new Set()) as Set<string>;
+const importing: Set<string> = (globalThis as Runtime)[Symbol.for("forrest.imports")] ??= new Set();
 
 /** Imports a module, and shows meanwhile that it does. */
 async function importFrom(name: string): Promise<Exports> {
@@ -441,12 +436,7 @@ export function encode(value: unknown, name = "value", leaf?: Callable): unknown
 }
 
 /** What is being stored: its name, the way to the part at hand, and the objects around that. */
-interface Place {
-  name: string;
-  keys: Path;
-  inside: Set<unknown>;
-  leaf: Callable | undefined;
-}
+type Place = { name: string; keys: Path; inside: Set<unknown>; leaf: Callable | undefined };
 
 /** Whether JSON holds a value as it is; of an object, nothing is known. */
 function isPlain(value: unknown): boolean {
@@ -816,22 +806,18 @@ export type Ended = { code: number; signal: string | null };
 /** A process that was started here. */
 export type Child = ReturnType<typeof spawn>;
 
-/** How a process is started. */
-export interface SpawnOptions {
-  /** Variables besides those of this process. */
-  env?: Record<string, string>;
-  /** The directory in which it starts, if that is not the one of this process. */
-  cwd?: string | undefined;
-  /** Whether it gets an input; or else its input is empty. */
-  hasInput?: boolean;
-  /** Whether it leads a process group of its own. */
-  detached?: boolean;
-}
+/**
+ * How a process is started: with variables besides those of this one, in another directory, with an input that is
+ * not empty, as the leader of a process group of its own.
+ */
+type Start = { env?: Record<string, string>; cwd?: string; hasInput?: boolean; isLeader?: boolean };
 
 /** Starts a program, with pipes. */
-export function spawn(command: string[], options: SpawnOptions = {}) {
-  const { env, cwd, hasInput, detached } = options;
-  const [program, ...args] = command;
+export function spawn(command: string[], { env, cwd, hasInput, isLeader }: Start = {}) {
+  // for `detached`, Deno copies its page tables, and stands still for 3 ms
+  const hasSetsid = deno && isLeader && attempt(() => deno.statSync("/usr/bin/setsid"));
+  const [program, ...args] = hasSetsid ? ["/usr/bin/setsid", "--", ...command] : command;
+  const detached = isLeader && !hasSetsid;
   let child: Runtime;
   try {
     if (deno) {
