@@ -1255,11 +1255,12 @@ class Runner {
   #take(lines: string, stream: Stream): void {
     let begin = 0; // of what was printed since the last answer
     for (const match of lines.matchAll(ANSWER)) {
-      const [, nonce = "", size, end, part = ""] = match;
+      const [head, nonce = "", size, end] = match;
       const job = this.jobs.get(nonce);
       if (!job) continue;
       this.#print(lines.slice(begin, match.index), stream);
-      begin = match.index + match[0].length;
+      begin = lines.indexOf("\n", match.index) + 1;
+      const part = lines.slice(match.index + head.length, begin - 1);
       job.answer += part;
       if (end === "." || part.length !== Number(size)) this.#answer(job);
     }
@@ -1517,9 +1518,9 @@ const failed = (error: unknown) => ({ errorValue: encodeThrown(error) });
 const overdue = ({ autokill }: Options): Error =>
   errorOf(`The task was killed after ${autokill} s (\`autokill\`)`, { name: "TimeoutError" });
 
-/** An answer to a job, or a part of it: nonce, length, whether that is all, and what it is. */
+/** How an answer to a job, or a part of it, begins: with nonce, length, and whether it is the last part. */
 // deno-lint-ignore no-control-regex
-const ANSWER = /\x1e([\w-]{36}) (\d+)([+.])([^\x1e\n]*)\n/g;
+const ANSWER = /\x1e([\w-]{36}) (\d+)([+.])/g;
 
 const torn = () =>
   failed(errorOf("What this gave was lost, as others printed meanwhile: let them write to files"));
