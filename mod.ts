@@ -213,13 +213,11 @@ export interface ScheduleOptions {
   cwd?: string | undefined;
 }
 
-/** What became of a `schedule()`. */
-export interface Scheduled {
-  /** The name of its file, without `.json`. */
-  id: string;
-  /** False if the list has a task with this id already, or skips every task (`noScheduleIfExist`). */
-  scheduled: boolean;
-}
+/**
+ * What became of a `schedule()`: the id of the task, and whether it was scheduled, which it is not if the list has
+ * a task with this id already, or skips every task (`noScheduleIfExist`).
+ */
+export type Scheduled = { id: string; scheduled: boolean };
 
 /** A task as it is stored, with its metadata, value and error read back: `state` says which of these it has. */
 export type Task<T = unknown> =
@@ -401,7 +399,7 @@ export class TaskList<T = unknown> {
 
   /** How many tasks each folder holds, without reading them. */
   count(): Record<State, number> {
-    const counts = states.map((state) => [state, files.idsIn(this.directory, state).length]);
+    const counts = states.map((state) => [state, countIn(this.directory, state)]);
     return Object.fromEntries(counts);
   }
 
@@ -651,24 +649,13 @@ export interface MapOptions
   ordered?: boolean | undefined;
 }
 
-/** What a run or a `map` does if it is told nothing. */
-const DEFAULTS = {
-  processes: 1, // or rather one for each CPU
-  autokill: Infinity,
-  printErrors: false,
-  tasksPerProcess: 1, // or without end, with `concurrency`
-  concurrency: 1,
-  retries: 0,
-  retryDelay: 0,
-  perSecond: Infinity,
-  maxFailures: Infinity,
-  maxCrashes: 3,
-  permissions: ["--allow-all"],
-};
-/** The least that numbers may be: those that may be fractions, and others. */
+/** The least that numbers may be, and what they are if it is not told: those that may be fractions, and others. */
 const FRACTIONS = { autokill: 0.001, retryDelay: 0, perSecond: 0.001 };
 const COUNTS = { tasksPerProcess: 1, concurrency: 1, maxCrashes: 1, retries: 0, maxFailures: 0 };
-const OTHERS = "session ids onOutput signal mayStart retryIf collect".split(" ");
+/** What is more than that, if it is not told; `processes` is one for each CPU then. */
+const LIMITS = { autokill: Infinity, perSecond: Infinity, maxFailures: Infinity, maxCrashes: 3 };
+const DEFAULTS = { ...FRACTIONS, ...COUNTS, ...LIMITS, processes: 1, permissions: ["--allow-all"] };
+const OTHERS = "printErrors session ids onOutput signal mayStart retryIf collect".split(" ");
 const RUN_OPTIONS = [...Object.keys(DEFAULTS), ...OTHERS];
 const LIST_OPTIONS = "existOk preClean postClean noScheduleIfExist retryFailed logFile".split(" ");
 const MAP_OPTIONS = "processes concurrency ordered session permissions".split(" ");
@@ -703,21 +690,17 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   if (session) checked.session = fileUrl(`${session}`);
   const least = { ...FRACTIONS, ...COUNTS, processes: fewestProcesses };
   for (const [name, from] of Object.entries(least)) {
-    checkNumber(name, checked[name as "retries"], from);
+    const value = checked[name as "retries"];
+    const mayBeFraction = name in FRACTIONS || value === Infinity;
+    const isInRange = value >= from && (mayBeFraction || Number.isInteger(value));
+    const wanted = `a ${mayBeFraction ? "" : "whole "}number from ${from} up`;
+    expect(typeof value === "number" && isInRange, name, wanted, value);
   }
   const areFlags = Array.isArray(permissions) && permissions.every((flag) => FLAG.test(flag));
   expect(areFlags, "permissions", "an array of flags such as `--allow-net`", permissions);
   expect(Array.isArray(ids), "ids", "an array", ids);
   checkPermissions(permissions, checked.processes, !options.permissions);
   return checked;
-}
-
-/** Throws if an option is no number from `least` up. */
-function checkNumber(name: string, value: unknown, least: number): void {
-  const mayBeFraction = name in FRACTIONS || value === Infinity;
-  const isMet = typeof value === "number" && value >= least;
-  const wanted = `a ${mayBeFraction ? "" : "whole "}number from ${least} up`;
-  expect(isMet && (mayBeFraction || Number.isInteger(value)), name, wanted, value);
 }
 
 /** A flag of Deno for a permission. */
@@ -732,9 +715,7 @@ const isUnlimited = (permissions: string[]): boolean =>
 /** Throws if tasks cannot have these permissions; `areAll` says that nobody has asked for a limit. */
 function checkPermissions(permissions: string[], processes: number, areAll: boolean): void {
   if ((!deno || isCompiled || !processes) && !isUnlimited(permissions)) {
-    throw new TypeError(
-      "Cannot limit what tasks may do: only processes of Deno have `permissions`",
-    );
+    throw new TypeError("Cannot limit tasks: only processes of Deno have `permissions`");
   }
   if (!deno || !processes || !areAll) return;
   const kinds = ["read", "write", "net", "env", "run", "sys", "ffi", "import"];
@@ -779,25 +760,20 @@ export function map<A extends unknown[], R>(
   call: (...args: A) => R,
   ...sources: { [K in keyof A]: Items<A[K]> }
 ): AsyncGenerator<Awaited<R>, void, void>;
-export function map<R>(
-  call: Callable,
-  ...rest: (Items<unknown> | MapOptions | undefined)[]
-): AsyncGenerator<R, void, void> {
+export function map(call: Callable, ...rest: (Items<unknown> | MapOptions | undefined)[]): unknown {
   refuseWhileImporting();
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
   const sources = rest.filter(isSource) as Items<unknown>[];
   if (typeof call !== "function" || !sources.length) {
-    throw new TypeError(
-      `Expected a function and items for \`map\`, got \`${call}\`, \`${rest[0]}\``,
-    );
+    throw new TypeError(`Expected a function and items, got \`${call}\`, \`${rest[0]}\``);
   }
   const given = (rest.find((item) => !isSource(item)) ?? {}) as MapOptions;
   checkNames(given, MAP_OPTIONS, " of `map`");
   const { ordered = true, ...others } = given;
   const options = { ...withDefaults({ ...others, tasksPerProcess: Infinity }, 0), ordered };
   see(call);
-  return callAll(call, sources, options) as AsyncGenerator<R, void, void>;
+  return callAll(call, sources, options);
 }
 
 /** Reads items a few milliseconds ahead, has the calls made, and gives their results. */
@@ -875,6 +851,9 @@ async function* zip(sources: Items<unknown>[]): AsyncGenerator<unknown[], void, 
 /** A list: its options, where it lies, and what is being scheduled. */
 type List = ListOptions & { directory: string; pending: Set<Promise<unknown>> };
 
+/** How many tasks of a state there are. */
+const countIn = (directory: string, state: State): number => files.idsIn(directory, state).length;
+
 /** The tasks of a state, as soon as what is being scheduled has been written. */
 async function* tasksIn({ directory, pending }: List, state: State): Tasks<unknown> {
   await Promise.allSettled(pending);
@@ -889,10 +868,8 @@ async function* tasksIn({ directory, pending }: List, state: State): Tasks<unkno
  */
 class ListRun {
   readonly #list: List;
-  readonly #options: Options;
   readonly pool: Pool;
   readonly ready: string[] = []; // paths of the tasks that have finished, to be handed on
-  readonly #log: Log;
   readonly #claims = new Set<string>(); // paths of the tasks that this run has
   readonly #timers = new Set<Timer>(); // of what is to be done later
   #ids: string[] = []; // what is to be claimed, from the last to the first
@@ -903,29 +880,14 @@ class ListRun {
   #total: number | undefined;
   #isPaused = false; // as no more may be started within this time
   #isOver = false; // nothing more is to be started
-  readonly #isWanted: (id: string) => boolean;
 
   constructor(list: List, options: Options) {
     this.#list = list;
-    this.#options = options;
     const { directory, logFile } = list;
-    const wanted = options.ids && new Set(options.ids);
-    this.#isWanted = (id) => wanted?.has(id) ?? true;
     const show = options.onOutput ?? (logFile ? nothing : print);
-    this.#log = logTo(show, logFile ?? files.logOf(directory));
-    if (options.collect) this.#finished = this.#countIn("done") + this.#countIn("fail");
-    const onChange = () => this.#fill();
-    this.pool = new Pool({ ...options, ahead: 50, log: this.#log, onChange });
-  }
-
-  #countIn(state: State): number {
-    return files.idsIn(this.#list.directory, state).length;
-  }
-
-  /** How many tasks there are: those that have finished, and those to come. */
-  #countAll(): number {
-    const coming = () => this.#list.pending.size + this.#countIn("todo");
-    return this.#total ??= this.#finished + (this.#options.ids?.length ?? coming());
+    const log = logTo(show, logFile ?? files.logOf(directory));
+    this.pool = new Pool({ ...options, ahead: 50, log, onChange: () => this.#fill() });
+    if (options.collect) this.#finished = countIn(directory, "done") + countIn(directory, "fail");
   }
 
   /** What its program gets of it. */
@@ -935,13 +897,15 @@ class ListRun {
     const tasks = this.#tasks(unused);
     let all: Promise<unknown> | undefined;
     const then = (...handlers: []) => (all ??= Array.fromAsync(tasks)).then(...handlers);
-    const total = { get: () => this.#countAll() };
-    return Object.defineProperties(tasks, { total, then: { value: then } });
+    const { directory, pending } = this.#list;
+    const coming = () => this.pool.options.ids?.length ?? pending.size + countIn(directory, "todo");
+    const get = () => this.#total ??= this.#finished + coming();
+    return Object.defineProperties(tasks, { total: { get }, then: { value: then } });
   }
 
   async *#tasks(unused: () => void): Tasks<unknown> {
     nodeProcess().off("exit", unused);
-    const { collect, maxFailures, signal } = this.#options;
+    const { collect, maxFailures, signal } = this.pool.options;
     const earlier = collect ? ["done", "fail"] as const : [];
     for (const state of earlier) yield* tasksIn(this.#list, state);
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
@@ -958,7 +922,7 @@ class ListRun {
     await Promise.allSettled(this.#list.pending);
     if (this.#failures <= maxFailures) return;
     const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
-    const rest = `${this.#countIn("todo")} tasks are left in \`todo\``;
+    const rest = `${countIn(this.#list.directory, "todo")} tasks are left in \`todo\``;
     throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
   }
 
@@ -978,12 +942,14 @@ class ListRun {
     const { directory, pending } = this.#list;
     await Promise.allSettled(pending);
     await sleep(0); // an error of these that nobody handles ends the program first
+    const wanted = this.pool.options.ids && new Set(this.pool.options.ids);
+    const isWanted = (id: string) => wanted?.has(id) ?? true;
     const { claims, isUnsure } = files.takeOver(directory, this.pool.owner, killRest);
     for (const claim of claims) {
-      if (!this.#isWanted(locate(claim).id)) files.putBack(claim);
+      if (!isWanted(locate(claim).id)) files.putBack(claim);
       else this.#carryOut(claim, true).catch((error) => this.pool.stop(error));
     }
-    const ids = files.idsIn(directory, "todo").filter(this.#isWanted);
+    const ids = files.idsIn(directory, "todo").filter(isWanted);
     this.#ids = ids.filter((id) => files.mayMove(directory, id, this.pool.owner)).reverse();
     this.#total = this.#finished + claims.length + this.#ids.length;
     if (claims.length || this.#ids.length) return true;
@@ -998,8 +964,8 @@ class ListRun {
 
   /** Starts tasks as long as there is room; also while the consumer is busy. */
   #fill(): void {
-    const { mayStart, maxFailures } = this.#options;
-    this.#log.flush();
+    const { mayStart, maxFailures } = this.pool.options;
+    this.pool.options.log.flush();
     // if runners are faster than the disk, it is to keep up with them: what waits for it costs memory
     while (!this.#isPaused && this.ready.length < 1000 && this.#unfiled < 128) {
       if (!this.#ids.length || this.#isOver || this.pool.stopped) return this.pool.endAll();
@@ -1021,9 +987,9 @@ class ListRun {
       this.#ids.splice(-Math.floor(Math.random() * 100) || this.#ids.length);
     } else if (files.exists(`${directory}/done/${id}.json`)) {
       files.remove(claim);
-      this.#log.event(id, "is dropped, as it is done already");
+      this.pool.options.log.event(id, "is dropped, as it is done already");
     } else {
-      const { perSecond } = this.#options;
+      const { perSecond } = this.pool.options;
       this.#isPaused = perSecond < Infinity;
       if (this.#isPaused) this.#later(1000 / perSecond, () => this.#isPaused = false);
       this.#carryOut(claim).catch((error) => this.pool.stop(error));
@@ -1032,7 +998,7 @@ class ListRun {
 
   /** Sees to a task that was claimed, or left by a run that has died, until its outcome is in its place. */
   async #carryOut(claim: string, isLeft = false): Promise<void> {
-    const { maxCrashes, maxFailures, retries, retryDelay, retryIf } = this.#options;
+    const { maxCrashes, maxFailures, retries, retryDelay, retryIf } = this.pool.options;
     this.#claims.add(claim);
     let text = "";
     let told: Result;
@@ -1049,11 +1015,9 @@ class ListRun {
     const delay = isLeft ? 0 : retryDelay * 2 ** Math.min(outcome.retried - 1, 99);
     // some time more, so that those that failed together are not tried again together
     const pause = delay * (1 + Math.random() / 2);
-    if (outcome.state === "todo" && !isLeft && retryIf) {
-      const task = toTask(claim, () => outcome.text) as Task;
-      const isAgain = retryIf(task.errorValue, task, pause);
-      if (!isAgain) outcome = files.outcomeOf(claim, text, told, 0);
-    }
+    const task = outcome.state === "todo" && !isLeft && toTask(claim, () => outcome.text) as Task;
+    const isFinal = task && retryIf && !retryIf(task.errorValue, task, pause);
+    if (isFinal) outcome = files.outcomeOf(claim, text, told, 0);
     const { state } = outcome;
     if (state === "fail") this.#failures++;
     this.#isOver ||= this.#failures > maxFailures;
@@ -1074,14 +1038,14 @@ class ListRun {
       const { runtime = 0, errorValue } = toTask(claim, () => text);
       const [why] = describe(errorValue).split("\n");
       const told = `is retried in ${Number(pause.toFixed(3))} s: ${why}`;
-      this.#log.event(id, `has failed after ${runtime} s, and ${told}`);
+      this.pool.options.log.event(id, `has failed after ${runtime} s, and ${told}`);
       return this.#later(pause * 1000, () => this.#ids.push(id));
     }
     const path = `${this.#list.directory}/${state}/${id}.json`;
-    this.#log.event(id, `is in \`${state}\``);
-    if (state === "fail" && this.#options.printErrors) {
+    this.pool.options.log.event(id, `is in \`${state}\``);
+    if (state === "fail" && this.pool.options.printErrors) {
       const { inspect } = nodeProcess().getBuiltinModule("node:util");
-      this.#log.printed(`${id}: ${inspect(readTask(path).errorValue)}\n`, "stderr", id);
+      this.pool.options.log.printed(`${id}: ${inspect(readTask(path).errorValue)}\n`, "stderr", id);
     }
     this.ready.push(path);
   }
@@ -1102,7 +1066,7 @@ class ListRun {
     for (const timer of this.#timers) clearTimeout(timer);
     for (const claim of this.#claims) attempt(() => files.putBack(claim));
     this.#claims.clear();
-    attempt(() => this.#log.flush());
+    attempt(() => this.pool.options.log.flush());
   }
 }
 
@@ -1124,9 +1088,8 @@ function logTo(show: Show, path?: string) {
   /** Takes what has happened to a task; `mark` says that this is something else. */
   const event = (id: string, what: string, mark = "") => {
     if (path === undefined) return;
-    const time = new Date().toISOString();
-    const lines = what.replace(/\n$/, "").split("\n");
-    text += lines.map((line) => `${time} ${id} ${mark}${line}\n`).join("");
+    const head = `${new Date().toISOString()} ${id} ${mark}`;
+    text += `${head}${what.replace(/\n$/, "").replaceAll("\n", () => `\n${head}`)}\n`;
   };
   /** Writes what it has been given. */
   const flush = () => {
@@ -1261,8 +1224,9 @@ class Runner {
       this.#print(lines.slice(begin, match.index), stream);
       begin = lines.indexOf("\n", match.index) + 1;
       const part = lines.slice(match.index + head.length, begin - 1);
-      job.answer += part;
-      if (end === "." || part.length !== Number(size)) this.#answer(job);
+      const isTorn = part.length !== Number(size);
+      job.answer = isTorn ? "" : job.answer + part;
+      if (isTorn || end === ".") this.#answer(job);
     }
     this.#print(lines.slice(begin), stream);
   }
@@ -1281,13 +1245,14 @@ class Runner {
     this.isQuiet = false;
     this.printed = (this.printed + text).slice(-2000);
     const begun = this.begun.length ? this.begun : [this.#last!];
-    this.#pool.printed(text, stream, begun.map(({ id }) => id).join(","));
+    const ids = begun.map(({ id }) => id).join(",");
+    this.#pool.try(() => this.#pool.options.log.printed(text, stream, ids));
   }
 
   /** Takes what has answered a job. */
   #answer(job: Job): void {
     if (this.isKilled) return; // then it is for nobody
-    const told = files.parseTask(job.answer) ?? {};
+    const told = (files.parseTask(job.answer) ?? torn()) as Result;
     if (told["isOverdue"]) {
       this.overdue = job;
       this.end(); // after the others, as that task is at work still
@@ -1372,7 +1337,7 @@ class Pool {
   /** Goes on, as something has changed. */
   wake(): void {
     this.#place();
-    if (!this.stopped) this.#try(this.options.onChange);
+    if (!this.stopped) this.try(this.options.onChange);
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
@@ -1405,7 +1370,7 @@ class Pool {
   }
 
   #start(job: Job): void {
-    this.#try(() => { // as the system may start no more processes
+    this.try(() => { // as the system may start no more processes
       this.#watchdog ??= startWatchdog(`/${this.owner}.`);
       const runner = new Runner(job, `/${this.owner}.${files.newId()}/`, this);
       this.#runners.add(runner);
@@ -1453,27 +1418,21 @@ class Pool {
     this.wake();
   }
 
-  /** Takes what came of a job; if it is none, an answer was torn. */
-  settle(runner: Runner, job: Job, result: files.Stored): void {
+  /** Takes what came of a job. */
+  settle(runner: Runner, job: Job, result: Result): void {
     clearTimeout(job.timer);
     runner.flush("stderr");
-    const { returnValue, errorValue, runtime = (Date.now() - job.begun) / 1000 } = result;
+    const { runtime = (Date.now() - job.begun) / 1000, ...outcome } = result;
     if (runner.given > runner.jobs.size) { // it is not its first one
       this.#answered++;
       this.#worked += Number(runtime) * 1000;
     }
     runner.jobs.delete(job.nonce);
-    const error = () => errorValue === undefined ? torn() : { errorValue };
-    const outcome = returnValue === undefined ? error() : { returnValue };
     const started = new Date(job.begun).toISOString();
-    job.outcome.resolve({ started, runtime: Number(runtime), ...outcome });
+    job.outcome.resolve({ started, runtime: Number(runtime), ...outcome } as Result);
     if (runner.isEnding) runner.end();
     this.#begin(runner);
     this.#place();
-  }
-
-  printed(text: string, stream: Stream, ids: string): void {
-    this.#try(() => this.options.log.printed(text, stream, ids));
   }
 
   /** Sees to what a dead runner has held. */
@@ -1490,7 +1449,7 @@ class Pool {
   }
 
   /** What the run or the program adds may fail, and ends everything then. */
-  #try(action: () => void): void {
+  try(action: () => void): void {
     try {
       action();
     } catch (error) {
@@ -1595,11 +1554,35 @@ function killAll(mark: string): void {
 /** What a run and a `map` have in common: a pool, and what is to be handed on, in this order. */
 type Source<R> = Pick<ListRun, "pool" | "more" | "stop"> & { ready: (R | Promise<R>)[] };
 
+const NUMBERS: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
+
 /** Hands on results; whatever becomes of this program, nothing that the pool has started outlives it. */
 async function* handOn<R>(source: Source<R>, signal?: AbortSignal): AsyncGenerator<R, void, void> {
   const { pool, ready } = source;
+  const process = nodeProcess();
   const stop = () => source.stop();
-  const ending = beforeEnd(stop, signal);
+  let isEnding = false; // this program, by a signal, which does what it does
+  const listenTo = (name: string) => {
+    const isCaught = deno && hasMask("SigCgt", name); // by the program: what Deno catches, it always does
+    return listen(name, () => {
+      stop();
+      release();
+      if (isCaught || process.listenerCount(name) > 0) return;
+      isEnding = true;
+      if (process.pid === 1) process.exit(128 + NUMBERS[name]!); // of a container, which survives its own
+      process.kill(process.pid, name);
+    });
+  };
+  const releases = signal ? [] : Object.keys(NUMBERS).map(listenTo);
+  const release = () => {
+    globalThis.removeEventListener?.("unload", stop);
+    process.off("exit", stop);
+    signal?.removeEventListener("abort", stop);
+    for (const end of releases) end();
+  };
+  if (deno) globalThis.addEventListener("unload", stop);
+  else process.on("exit", stop);
+  signal?.addEventListener("abort", stop);
   if (signal?.aborted) stop();
   try {
     while (ready.length || (!pool.stopped && await source.more())) {
@@ -1608,8 +1591,8 @@ async function* handOn<R>(source: Source<R>, signal?: AbortSignal): AsyncGenerat
     if (pool.stopped?.reason !== undefined) throw pool.stopped.reason;
   } finally {
     pool.stop();
-    if (ending.isSure) await new Promise(nothing); // nothing after the loop is to run
-    ending.release();
+    if (isEnding) await new Promise(nothing); // nothing after the loop is to run
+    release();
   }
 }
 
@@ -1621,38 +1604,6 @@ function startWatchdog(mark: string): Child {
   const watchdog = spawn(["sh", "-c", script, mark], { hasInput: true, isLeader: true });
   for (const output of [watchdog.stdout, watchdog.stderr]) output.cancel().catch(nothing);
   return watchdog;
-}
-
-const NUMBERS: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
-
-/** Calls `stop` before the program ends, be it by a signal, which then does what it does. */
-function beforeEnd(stop: () => void, signal?: AbortSignal): { isSure: boolean; release(): void } {
-  const process = nodeProcess();
-  const releases = signal ? [] : Object.keys(NUMBERS).map(listenTo);
-  const ending = { isSure: false, release };
-  if (deno) globalThis.addEventListener("unload", stop);
-  else process.on("exit", stop);
-  signal?.addEventListener("abort", stop);
-  return ending;
-
-  function listenTo(name: string): () => void {
-    const isCaught = deno && hasMask("SigCgt", name); // by the program: what Deno catches, it always does
-    return listen(name, () => {
-      stop();
-      release();
-      if (isCaught || process.listenerCount(name) > 0) return;
-      ending.isSure = true;
-      if (process.pid === 1) process.exit(128 + NUMBERS[name]!); // of a container, which survives its own
-      process.kill(process.pid, name);
-    });
-  }
-
-  function release(): void {
-    globalThis.removeEventListener?.("unload", stop);
-    process.off("exit", stop);
-    signal?.removeEventListener("abort", stop);
-    for (const end of releases) end();
-  }
 }
 
 /**
@@ -1920,10 +1871,9 @@ function callText({ step: { call, args }, path }: Part, depth = 4): string {
     if (typeof value === "object" && value) return Array.isArray(value) ? "[…]" : "{…}";
     return typeof value === "string" ? JSON.stringify(value) : String(value);
   };
-  const list = args.map(shown);
-  if (partOf(call)) return `${shown(call)}(${list.join(", ")})${pathText(path)}`;
-  const all = call === undefined ? list : [shown(call), ...list];
-  return `defer(${all.join(", ")})${pathText(path)}`;
+  const isMethod = partOf(call) !== undefined;
+  const listed = isMethod || call === undefined ? args : [call, ...args];
+  return `${isMethod ? shown(call) : "defer"}(${listed.map(shown).join(", ")})${pathText(path)}`;
 }
 
 /** The steps of a task in the order in which they were made; `nameOf` says how a function is stored. */
