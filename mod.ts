@@ -854,6 +854,12 @@ type List = ListOptions & { directory: string; pending: Set<Promise<unknown>> };
 /** How many tasks of a state there are. */
 const countIn = (directory: string, state: State): number => files.idsIn(directory, state).length;
 
+/** Waits for what is being scheduled, and lets an error of it that nobody handles end the program first. */
+async function arrivals({ pending }: List): Promise<void> {
+  await Promise.allSettled(pending);
+  await sleep(0);
+}
+
 /** The tasks of a state, as soon as what is being scheduled has been written. */
 async function* tasksIn({ directory, pending }: List, state: State): Tasks<unknown> {
   await Promise.allSettled(pending);
@@ -905,9 +911,10 @@ class ListRun {
 
   async *#tasks(unused: () => void): Tasks<unknown> {
     nodeProcess().off("exit", unused);
-    const { collect, maxFailures, signal } = this.pool.options;
+    const { collect, signal } = this.pool.options;
     const earlier = collect ? ["done", "fail"] as const : [];
     for (const state of earlier) yield* tasksIn(this.#list, state);
+    await arrivals(this.#list);
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
     try {
       for await (const path of handOn(this, signal)) {
@@ -919,11 +926,7 @@ class ListRun {
       await this.#filing?.catch(nothing); // so that what has been told is not thrown away
       this.stop();
     }
-    await Promise.allSettled(this.#list.pending);
-    if (this.#failures <= maxFailures) return;
-    const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
-    const rest = `${countIn(this.#list.directory, "todo")} tasks are left in \`todo\``;
-    throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
+    await arrivals(this.#list);
   }
 
   /** Waits until something has changed; false if nothing is left to start or to wait for. */
@@ -931,7 +934,12 @@ class ListRun {
     this.#fill();
     const isRetried = this.#timers.size && !this.#isOver;
     if (!this.pool.isBusy && !this.#claims.size && !isRetried) {
-      return !this.#isOver && await this.#look();
+      if (!this.#isOver) return await this.#look();
+      const { maxFailures } = this.pool.options;
+      if (this.#failures <= maxFailures) return false;
+      const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
+      const rest = `${countIn(this.#list.directory, "todo")} tasks are left in \`todo\``;
+      throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
     }
     await this.pool.next();
     return true;
@@ -939,9 +947,8 @@ class ListRun {
 
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
-    const { directory, pending } = this.#list;
-    await Promise.allSettled(pending);
-    await sleep(0); // an error of these that nobody handles ends the program first
+    const { directory } = this.#list;
+    await arrivals(this.#list);
     const wanted = this.pool.options.ids && new Set(this.pool.options.ids);
     const isWanted = (id: string) => wanted?.has(id) ?? true;
     const { claims, isUnsure } = files.takeOver(directory, this.pool.owner, killRest);
@@ -1009,15 +1016,16 @@ class ListRun {
     } catch (error) { // it is no task, or cannot be read; or the run was stopped
       told = { started: new Date().toISOString(), runtime: 0, ...failed(error) };
     }
-    if (this.pool.stopped) return; // the task goes back
     const mostCrashes = Number(told["crashes"]) < maxCrashes ? Infinity : 0;
     let outcome = files.outcomeOf(claim, text, told, isLeft ? mostCrashes : retries);
     const delay = isLeft ? 0 : retryDelay * 2 ** Math.min(outcome.retried - 1, 99);
     // some time more, so that those that failed together are not tried again together
     const pause = delay * (1 + Math.random() / 2);
-    const task = outcome.state === "todo" && !isLeft && toTask(claim, () => outcome.text) as Task;
+    const mayAsk = outcome.state === "todo" && !isLeft && !this.pool.stopped;
+    const task = mayAsk && toTask(claim, () => outcome.text) as Task;
     const isFinal = task && retryIf && !retryIf(task.errorValue, task, pause);
     if (isFinal) outcome = files.outcomeOf(claim, text, told, 0);
+    if (this.pool.stopped) return; // the task goes back
     const { state } = outcome;
     if (state === "fail") this.#failures++;
     this.#isOver ||= this.#failures > maxFailures;
@@ -1045,7 +1053,11 @@ class ListRun {
     this.pool.options.log.event(id, `is in \`${state}\``);
     if (state === "fail" && this.pool.options.printErrors) {
       const { inspect } = nodeProcess().getBuiltinModule("node:util");
-      this.pool.options.log.printed(`${id}: ${inspect(readTask(path).errorValue)}\n`, "stderr", id);
+      this.pool.options.log.printed(
+        `${id}: ${inspect(readTask(path).errorValue, { depth: 99 })}\n`,
+        "stderr",
+        id,
+      );
     }
     this.ready.push(path);
   }
@@ -1479,7 +1491,7 @@ const overdue = ({ autokill }: Options): Error =>
 
 /** How an answer to a job, or a part of it, begins: with nonce, length, and whether it is the last part. */
 // deno-lint-ignore no-control-regex
-const ANSWER = /\x1e([\w-]{36}) (\d+)([+.])/g;
+const ANSWER = /\x1e([\w-]{36})(?: (\d+)([+.]))?/g;
 
 const torn = () =>
   failed(errorOf("What this gave was lost, as others printed meanwhile: let them write to files"));
@@ -1563,11 +1575,10 @@ async function* handOn<R>(source: Source<R>, signal?: AbortSignal): AsyncGenerat
   const stop = () => source.stop();
   let isEnding = false; // this program, by a signal, which does what it does
   const listenTo = (name: string) => {
-    const isCaught = deno && hasMask("SigCgt", name); // by the program: what Deno catches, it always does
     return listen(name, () => {
       stop();
       release();
-      if (isCaught || process.listenerCount(name) > 0) return;
+      if (process.listenerCount(name) > 0 || (deno && attempt(listensOnDeno))) return;
       isEnding = true;
       if (process.pid === 1) process.exit(128 + NUMBERS[name]!); // of a container, which survives its own
       process.kill(process.pid, name);
@@ -1620,19 +1631,25 @@ function startWatchdog(mark: string): Child {
  */
 export function listen(signal: string, listener: () => void): () => void {
   const process = nodeProcess();
-  const isIgnored = hasMask("SigIgn", signal);
   // as soon as Deno listens to one signal, it ends by any other that nobody listens to
-  const heard = isIgnored ? nothing : listener;
-  if (!isIgnored || deno) process.on(signal, heard);
+  const heard = isIgnored(signal) ? nothing : listener;
+  if (heard === listener || deno) process.on(signal, heard);
   return () => void process.off(signal, heard);
+}
+
+/** Whether the program listens to a signal by Deno's own means: Deno lists them, but not to which signal. */
+function listensOnDeno(): boolean {
+  const resources = Object.values(deno[deno.internal].core.resources());
+  const known = nodeProcess().eventNames().filter((name) => /^SIG/.test(String(name)));
+  return resources.filter((name) => name === "signal").length > known.length;
 }
 
 let status: string | undefined; // of this process, before we began to listen
 
-/** Whether the system has noted a signal as one that is ignored (`SigIgn`) or caught (`SigCgt`). */
-function hasMask(mask: "SigIgn" | "SigCgt", name: string): boolean {
+/** Whether the system has noted a signal as one that is ignored. */
+function isIgnored(name: string): boolean {
   status ??= files.readable("/proc/self/status"); // empty if this is not Linux, or it is not permitted
-  const digits = new RegExp(`${mask}:\\s*(\\w+)`).exec(status)?.[1]?.slice(-8) ?? "0";
+  const digits = /SigIgn:\s*(\w+)/.exec(status)?.[1]?.slice(-8) ?? "0";
   const bit = (NUMBERS[name] ?? 0) - 1;
   return bit >= 0 && (Number.parseInt(digits, 16) >> bit & 1) === 1;
 }
@@ -1709,7 +1726,8 @@ const modules = new Map<string, Module>();
 function* reachable(urls: string[]): Generator<[string, Module], void, void> {
   const found = new Set(urls);
   for (const url of found) { // which also visits what is added meanwhile
-    if (url === import.meta.url || url === RUNNER) continue;
+    const isOurs = url === import.meta.url || url === RUNNER;
+    if (isOurs && url !== mainModule()) continue; // which a program in one file is, too
     const module = modules.get(url) ?? lookInto(url);
     modules.set(url, module);
     yield [url, module];
@@ -1899,7 +1917,11 @@ async function build(task: unknown, nameOf: (call: Callable) => unknown): Promis
   const steps = [...found].sort(([a], [b]) => a.order - b.order);
   const index = new Map(steps.map(([{ order }], index) => [order, index]));
   for (const link of links) link.$step = index.get(link.$step)!;
-  for (const place of functions) place.$function = await nameOf(place.$function as Callable);
+  const rename = async (place: { $function: unknown }) => {
+    const name = nameOf(place.$function as Callable); // at once, as the stack tells where it is known
+    place.$function = name instanceof Promise ? await name : name;
+  };
+  await Promise.all(functions.map(rename));
   for (const [, step] of steps) step.call = Object(step.call).$function ?? step.call;
   return steps.map(([, step]) => step);
 }

@@ -291,6 +291,7 @@ type Seen = [owner: unknown, value: unknown, exports?: Exports];
 
 /** What a call stands for, be it a function or not. */
 async function look(call: unknown, session: string, results: unknown[]): Promise<Seen> {
+  if (typeof call === "function") return [undefined, call];
   if (typeof call === "string") {
     const hash = call.lastIndexOf("#");
     if (hash < 0) return attempt(() => walk(globalThis, call.split(".")), () => []) as Seen;

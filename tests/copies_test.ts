@@ -53,6 +53,22 @@ test("the bundle exports what the module does, and says which version it is", as
   }
 });
 
+test("a program that is one file with the bundle finds its functions", () => {
+  const program = `
+    const factor = 3;
+    export function triple(x) { return x * factor; }
+    if (import.meta.main) {
+      const tasks = new TaskList("list");
+      tasks.schedule(defer(triple, 2));
+      for await (const task of tasks.run()) console.log(task.errorValue ?? task.returnValue);
+    }`.replaceAll("\n    ", "\n");
+  const place = newPlace("one-file", bundled, ["forrest.js"]);
+  const main = join(place, "forrest.js");
+  writeFileSync(main, read(place, "forrest.js") + program);
+  const { stdout, stderr } = start(place, process.execPath, [...run, main]);
+  assert.deepEqual([stdout, stderr], ["6\n", ""]);
+});
+
 test("the specification holds for the bundle", () => {
   const specify = onDeno ? ["test", "-A"] : ["test", "--timeout", "300000"];
   const specified = (module: string) => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import * as fixture from "./fixtures/tasks.ts";
 import { add } from "./fixtures/tasks.ts";
 import { outcomeOf, resultOf, runProgram, temporary, test } from "./helpers.ts";
-import { defer, module, TaskList } from "./library.ts";
+import { defer, evaluate, map, module, TaskList } from "./library.ts";
 
 test("a local function is stored as its text even if a text that is exported has its name", () => {
   using folder = temporary();
@@ -330,4 +330,40 @@ test("an export of the script is told from what has its name, or its text, insid
   assert.match(stdout, /^a 6\nb t by default\nc t of an object$/m);
   // of what it finds around it, the one inside has nothing; Bun has put the number into it
   assert.match(stdout, /^d (ReferenceError|7)\ne 2$/m);
+});
+
+test("a function in the arguments is found where it was given, be it one of several", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `const name = "./late.ts";
+     const { schedule } = await import(name);
+     const tasks = new TaskList("list");
+     schedule(tasks);
+     for await (const task of tasks.run()) console.log(task.errorValue ?? task.returnValue);`,
+    {
+      "late.ts": `import { defer, type TaskList } from "${module}";
+        const factor = 3;
+        export const triple = (x: number) => x * factor;
+        export const both = (calls: ((x: number) => number)[]) => calls.map((call) => call(factor));
+        export const schedule = (tasks: TaskList) => { tasks.schedule(defer(both, [triple, triple])); };`,
+    },
+  );
+  assert.equal(stderr, "");
+  assert.match(stdout, /9,\s9/);
+});
+
+test("functions and classes with properties of their own are called, and not read", async () => {
+  class Box {
+    static source = "() => 42";
+    static then(): number {
+      return 7;
+    }
+    x = 1;
+  }
+  assert.equal((await evaluate(defer(Box))).x, 1);
+  const named = Object.assign((x: number) => x + 1, { source: "hello", $step: 0 });
+  assert.equal(await evaluate(defer(named, 1)), 2);
+  assert.deepEqual(await Array.fromAsync(map(named, [1, 2], { processes: 0 })), [2, 3]);
+  assert.deepEqual(await Array.fromAsync(map(named, [1, 2], { processes: 1 })), [2, 3]);
 });

@@ -21,7 +21,7 @@ import {
   until,
 } from "./crash.ts";
 
-import { temporary, writeProgram } from "./helpers.ts";
+import { runtime, temporary, writeProgram } from "./helpers.ts";
 
 const signals = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const;
 
@@ -125,5 +125,35 @@ for (const [signal, number] of Object.entries(signals)) {
     assert.deepEqual([status, stdout], [128 + number, ""]);
     assert.deepEqual(readdirSync(folder.file("list/todo")), ["kill.json"]);
     return Promise.resolve();
+  });
+}
+
+const late = {
+  "ends it, whenever the run began": ["", ["SIGINT", ""]],
+  "is its own, if it listens by Deno's own means": [
+    'globalThis.Deno?.addSignalListener("SIGINT", () => console.log("heard"));',
+    runtime === "deno" ? [null, "heard\nafter the loop\n"] : ["SIGINT", ""],
+  ],
+} as const;
+
+for (const [what, [listen, expected]] of Object.entries(late)) {
+  check(`SIGINT of a program that has run for a while ${what}`, false, async () => {
+    using folder = temporary();
+    const [program, args, options] = writeProgram(
+      folder,
+      `${listen}
+       const tasks = new TaskList("list");
+       await tasks.schedule(defer((time: number) => new Promise((done) => setTimeout(done, time)), 60_000));
+       await new Promise((done) => setTimeout(done, 1000)); // Deno itself listens after half a second
+       const running = () => tasks.count().running ? process.kill(process.pid, "SIGINT") : setTimeout(running, 50);
+       setTimeout(running, 50);
+       for await (const { state } of tasks.run()) console.log(state);
+       console.log("after the loop");
+       process.exit();`,
+    );
+    const { signal, stdout, stderr } = spawnSync(program, args, { ...options, encoding: "utf8" });
+    assert.deepEqual([signal, stdout], expected, stderr);
+    assert.equal(readdirSync(folder.file("list/todo")).length, 1);
+    await Promise.resolve();
   });
 }
