@@ -699,6 +699,7 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   const areFlags = Array.isArray(permissions) && permissions.every((flag) => FLAG.test(flag));
   expect(areFlags, "permissions", "an array of flags such as `--allow-net`", permissions);
   expect(Array.isArray(ids), "ids", "an array", ids);
+  if (checked.ids) checked.ids = [...ids]; // which the program may change later
   checkPermissions(permissions, checked.processes, !options.permissions);
   return checked;
 }
@@ -937,6 +938,7 @@ class ListRun {
       if (!this.#isOver) return await this.#look();
       const { maxFailures } = this.pool.options;
       if (this.#failures <= maxFailures) return false;
+      await arrivals(this.#list);
       const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
       const rest = `${countIn(this.#list.directory, "todo")} tasks are left in \`todo\``;
       throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
@@ -1578,7 +1580,7 @@ async function* handOn<R>(source: Source<R>, signal?: AbortSignal): AsyncGenerat
     return listen(name, () => {
       stop();
       release();
-      if (process.listenerCount(name) > 0 || (deno && attempt(listensOnDeno))) return;
+      if (process.listenerCount(name) > 0 || (deno && attempt(() => listensOnDeno(name)))) return;
       isEnding = true;
       if (process.pid === 1) process.exit(128 + NUMBERS[name]!); // of a container, which survives its own
       process.kill(process.pid, name);
@@ -1637,11 +1639,17 @@ export function listen(signal: string, listener: () => void): () => void {
   return () => void process.off(signal, heard);
 }
 
-/** Whether the program listens to a signal by Deno's own means: Deno lists them, but not to which signal. */
-function listensOnDeno(): boolean {
-  const resources = Object.values(deno[deno.internal].core.resources());
-  const known = nodeProcess().eventNames().filter((name) => /^SIG/.test(String(name)));
-  return resources.filter((name) => name === "signal").length > known.length;
+/** Whether the program listens to a signal by Deno's own means: then one more listener is no more of a resource. */
+function listensOnDeno(name: string): boolean {
+  const count = () => {
+    const resources = Object.values(deno[deno.internal].core.resources());
+    return resources.filter((resource) => resource === "signal").length;
+  };
+  const before = count();
+  deno.addSignalListener(name, nothing);
+  const isSame = count() === before;
+  deno.removeSignalListener(name, nothing);
+  return isSame;
 }
 
 let status: string | undefined; // of this process, before we began to listen

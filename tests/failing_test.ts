@@ -226,3 +226,16 @@ test("a task that is killed for its time is tried again, too", async () => {
   assert.deepEqual([task.state, task.attempts], ["fail", 2]);
   assert.equal((task.errorValue as Error).name, "TimeoutError");
 });
+
+test("what a loop has scheduled is in `todo` when the run tells of too many failures", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  tasks.schedule(defer(decodeURIComponent, "%"));
+  const consume = async () => {
+    for await (const { id } of tasks.run({ maxFailures: 0 })) {
+      for (const number of [1, 2]) tasks.schedule(number, { id: `${id}-${number}` });
+    }
+  };
+  await assert.rejects(consume, /Stopped after 1 failure .*: 2 tasks are left in `todo`/);
+  assert.equal(tasks.count().todo, 2);
+});

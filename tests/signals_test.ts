@@ -134,6 +134,10 @@ const late = {
     'globalThis.Deno?.addSignalListener("SIGINT", () => console.log("heard"));',
     runtime === "deno" ? [null, "heard\nafter the loop\n"] : ["SIGINT", ""],
   ],
+  "ends it, if it listens to another one by Deno's own means": [
+    'globalThis.Deno?.addSignalListener("SIGTERM", () => console.log("heard"));',
+    ["SIGINT", ""],
+  ],
 } as const;
 
 for (const [what, [listen, expected]] of Object.entries(late)) {
