@@ -1266,7 +1266,7 @@ class Runner {
   /** Takes what has answered a job. */
   #answer(job: Job): void {
     if (this.isKilled) return; // then it is for nobody
-    const told = (files.parseTask(job.answer) ?? torn()) as Result;
+    const told = files.parseTask(job.answer) ?? {};
     if (told["isOverdue"]) {
       this.overdue = job;
       this.end(); // after the others, as that task is at work still
@@ -1432,18 +1432,20 @@ class Pool {
     this.wake();
   }
 
-  /** Takes what came of a job. */
-  settle(runner: Runner, job: Job, result: Result): void {
+  /** Takes what came of a job; if it is none, an answer was torn. */
+  settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
     runner.flush("stderr");
-    const { runtime = (Date.now() - job.begun) / 1000, ...outcome } = result;
+    const { returnValue, errorValue, runtime = (Date.now() - job.begun) / 1000 } = result;
     if (runner.given > runner.jobs.size) { // it is not its first one
       this.#answered++;
       this.#worked += Number(runtime) * 1000;
     }
     runner.jobs.delete(job.nonce);
+    const error = () => errorValue === undefined ? torn() : { errorValue };
+    const outcome = returnValue === undefined ? error() : { returnValue };
     const started = new Date(job.begun).toISOString();
-    job.outcome.resolve({ started, runtime: Number(runtime), ...outcome } as Result);
+    job.outcome.resolve({ started, runtime: Number(runtime), ...outcome });
     if (runner.isEnding) runner.end();
     this.#begin(runner);
     this.#place();
