@@ -348,8 +348,9 @@ export class TaskList<T = unknown> {
     checkNames(options, ["metadata", "id", "cwd"], " of `schedule`");
     const { metadata, id = files.newId(), cwd } = options;
     files.checkId(id);
-    if (typeof task === "function" && !partOf(task)) {
-      throw new TypeError("Cannot schedule a function: `defer(fn, ...args)` is a task");
+    if (!partOf(task) && (typeof task === "function" || typeof Object(task).then === "function")) {
+      const what = typeof task === "function" ? "function" : "promise";
+      throw new TypeError(`Cannot schedule a ${what}, which is no task: \`defer(fn, ...)\` is one`);
     }
     if (this.#skip) return { id, scheduled: false };
     const place = cwd === undefined ? {} : { cwd: fullPath(cwd) };
@@ -666,8 +667,10 @@ type Options = Defaults & Omit<RunOptions, keyof Defaults | "session"> & { sessi
 
 /** Throws if one of the options is none. */
 function checkNames(options: object, known: readonly string[], whose = ""): void {
-  const unknown = Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new TypeError(`There is no option \`${unknown}\`${whose}`);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || known.includes(name)) continue;
+    throw new TypeError(`There is no option \`${name}\`${whose}`);
+  }
 }
 
 /** Throws if an option is not what it has to be. */
@@ -686,7 +689,7 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
     tasksPerProcess: (options.concurrency ?? 1) > 1 ? Infinity : 1,
     ...Object.fromEntries(given),
   };
-  const { permissions, ids = [], session } = checked;
+  const { permissions, ids = [], signal, session } = checked;
   if (session) checked.session = fileUrl(`${session}`);
   const least = { ...FRACTIONS, ...COUNTS, processes: fewestProcesses };
   for (const [name, from] of Object.entries(least)) {
@@ -700,6 +703,10 @@ function withDefaults(options: RunOptions, fewestProcesses = 1): Options {
   expect(areFlags, "permissions", "an array of flags such as `--allow-net`", permissions);
   expect(Array.isArray(ids), "ids", "an array", ids);
   if (checked.ids) checked.ids = [...ids]; // which the program may change later
+  for (const name of ["mayStart", "retryIf", "onOutput"] as const) {
+    expect(typeof (checked[name] ?? nothing) === "function", name, "a function", checked[name]);
+  }
+  expect(!signal || signal instanceof AbortSignal, "signal", "an AbortSignal", signal);
   checkPermissions(permissions, checked.processes, !options.permissions);
   return checked;
 }
@@ -1018,8 +1025,8 @@ class ListRun {
     } catch (error) { // it is no task, or cannot be read; or the run was stopped
       told = { started: new Date().toISOString(), runtime: 0, ...failed(error) };
     }
-    const mostCrashes = Number(told["crashes"]) < maxCrashes ? Infinity : 0;
-    let outcome = files.outcomeOf(claim, text, told, isLeft ? mostCrashes : retries);
+    const afterCrash = Number(told["crashes"]) < maxCrashes ? Infinity : 0;
+    let outcome = files.outcomeOf(claim, text, told, isLeft ? afterCrash : retries);
     const delay = isLeft ? 0 : retryDelay * 2 ** Math.min(outcome.retried - 1, 99);
     // some time more, so that those that failed together are not tried again together
     const pause = delay * (1 + Math.random() / 2);
@@ -1044,22 +1051,20 @@ class ListRun {
   /** Handles a task that has an outcome in its place: hands it on, or tries it again. */
   #announce({ claim, state, text }: Outcome, pause: number): void {
     const { id } = locate(claim);
+    const { log, printErrors } = this.pool.options;
     if (state === "todo") {
       const { runtime = 0, errorValue } = toTask(claim, () => text);
       const [why] = describe(errorValue).split("\n");
       const told = `is retried in ${Number(pause.toFixed(3))} s: ${why}`;
-      this.pool.options.log.event(id, `has failed after ${runtime} s, and ${told}`);
+      log.event(id, `has failed after ${runtime} s, and ${told}`);
       return this.#later(pause * 1000, () => this.#ids.push(id));
     }
     const path = `${this.#list.directory}/${state}/${id}.json`;
-    this.pool.options.log.event(id, `is in \`${state}\``);
-    if (state === "fail" && this.pool.options.printErrors) {
+    log.event(id, `is in \`${state}\``);
+    if (state === "fail" && printErrors) {
       const { inspect } = nodeProcess().getBuiltinModule("node:util");
-      this.pool.options.log.printed(
-        `${id}: ${inspect(readTask(path).errorValue, { depth: 99 })}\n`,
-        "stderr",
-        id,
-      );
+      const shown = inspect(readTask(path).errorValue, { depth: 99 });
+      log.printed(`${id}: ${shown}\n`, "stderr", id);
     }
     this.ready.push(path);
   }

@@ -250,10 +250,9 @@ function explain(error: unknown, call: unknown): unknown {
   if (!(error instanceof ReferenceError)) return error;
   const isOfOther = isCompiled && /^(Deno|Bun) is not defined/.test(error.message);
   if (!isOfOther && typeof Object(call).source !== "string") return error;
+  const runtime = deno ? "Deno" : "Bun";
   const why = isOfOther
-    ? `This executable runs tasks on ${
-      deno ? "Deno" : "Bun"
-    }: compile one that is made of the other`
+    ? `This executable runs tasks on ${runtime}: compile one that is made of the other`
     : "The function was stored as its text, without the variables around it: " +
       `export it from a module (and ${GUARD}), or name a \`session\` module`;
   return new ReferenceError(`${error.message}. ${why}`, { cause: error });

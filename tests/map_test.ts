@@ -222,7 +222,7 @@ test("map() refuses the options that only a run has", () => {
     const options = { [name]: 1 } as never;
     assert.throws(() => map((x: number) => x, [1], options), new RegExp(`no option \`${name}\``));
   }
-  map((x: number) => x, [1], { session: undefined } as never);
+  map((x: number) => x, [1], { autokill: undefined } as never);
 });
 
 test("map() does not wait for a result that something else has printed into", () => {

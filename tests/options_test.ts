@@ -56,6 +56,8 @@ test("options that are no numbers, or no arrays, are refused", () => {
   refused({ retryDelay: null }, /Expected `retryDelay` to be a number/);
   refused({ ids: "i-12" }, /Expected `ids` to be an array/);
   refused({ permissions: null }, /Expected `permissions` to be an array/);
+  refused({ retryIf: true }, /Expected `retryIf` to be a function, got `true`/);
+  refused({ onOutput: "log" }, /Expected `onOutput` to be a function/);
 });
 
 test("an option that is none is refused, whatever it is an option of", async () => {
