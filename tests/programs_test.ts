@@ -2,7 +2,16 @@
 import assert from "node:assert/strict";
 import process from "node:process";
 import { prepare } from "./fixtures/tasks.ts";
-import { isRunning, outcomeOf, resultOf, runProgram, temporary, test, until } from "./helpers.ts";
+import {
+  isRunning,
+  outcomeOf,
+  resultOf,
+  runProgram,
+  temporary,
+  test,
+  until,
+  writeProgram,
+} from "./helpers.ts";
 import { command, defer, type RunOptions, TaskList } from "./library.ts";
 
 test("command() takes deferred words", async () => {
@@ -144,12 +153,20 @@ test("what a program prints is its value exactly, or as bytes if it is not UTF-8
 
 test("a program that prints many short pieces takes no more memory than what they are", () => {
   using folder = temporary();
+  const [file, args] = writeProgram(
+    folder,
+    `for (let piece = 1; piece <= 3000; piece++) {
+       process.stdout.write(piece + "\\n");
+       await new Promise((resolve) => setTimeout(resolve, 1));
+     }`,
+    {},
+    "pieces.ts",
+  );
   const { stdout } = runProgram(
     folder,
-    `const print = ["sh", "-c", "for i in $(seq 3000); do echo $i; sleep 0; done"];
-     await evaluate(command(["true"]));
+    `await evaluate(command(["true"]));
      const before = process.memoryUsage().rss;
-     const text = await evaluate(command(print));
+     const text = await evaluate(command(${JSON.stringify([file, ...args])}));
      console.log(text.length, Math.round((process.memoryUsage().rss - before) / 1e6));`,
   );
   const [length, megabytes] = stdout.split(" ").map(Number);
