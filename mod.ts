@@ -1136,7 +1136,7 @@ interface Job {
   steps: Step[];
   nonce: string; // which marks its answer, as no other process knows it
   order: string;
-  isShared: boolean; // with others in one runner
+  kind: string | undefined; // of a runner that it may share with others; undefined if with none
   answer: string; // as far as it has come
   begun: number; // in milliseconds; 0, if a runner has not begun it
   timer?: Timer; // until it must have been answered
@@ -1146,6 +1146,7 @@ interface Job {
 /** A process that does jobs. */
 class Runner {
   readonly child: Child;
+  readonly kind: string | undefined; // of the jobs that it may be given, if others than its first
   readonly marker: string; // what the environment of all its descendants contains
   readonly jobs = new Map<string, Job>(); // by their nonces, in the order in which they were given
   given = 0; // how many jobs it ever got
@@ -1164,13 +1165,14 @@ class Runner {
   constructor(job: Job, marker: string, pool: Pool) {
     const { permissions } = pool.options;
     const isShort = job.order.length < 33_000; // the system takes no more than 128 KiB, as bytes
-    const isSingle = !job.isShared && isShort && isUnlimited(permissions);
+    const isSingle = job.kind === undefined && isShort && isUnlimited(permissions);
     const inherited = attempt(() => nodeProcess().env["FORREST_TASKS"]) ?? "";
     const env = { FORREST_TASKS: inherited + marker, ...(isSingle ? { [ORDER]: job.order } : {}) };
-    const command = runnerCommand(permissions, job.steps, !isSingle);
+    const command = runnerCommand(pool.options, job.steps, !isSingle);
     this.child = spawn(command, { env, cwd: pool.directory, hasInput: !isSingle, isLeader: true });
     this.#pool = pool;
     this.marker = marker;
+    this.kind = job.kind;
     this.isEnding = isSingle;
   }
 
@@ -1190,7 +1192,9 @@ class Runner {
     this.#unsent += `${job.order}\n`;
     if (this.jobs.size === 1) this.#send();
     // programs may share one in any case
-    if (!job.isShared || (tasksPerProcess > 1 && this.given >= tasksPerProcess)) this.end();
+    if (job.kind === undefined || (tasksPerProcess > 1 && this.given >= tasksPerProcess)) {
+      this.end();
+    }
   }
 
   #send(): void {
@@ -1319,22 +1323,25 @@ class Pool {
 
   /** Has work done; resolves with what came of them, be it the death of their runner; rejects if it is stopped. */
   execute(id: string, { steps, cwd }: Work): Promise<Result> {
-    const { session, concurrency, tasksPerProcess } = this.options;
+    const { session, concurrency, tasksPerProcess, permissions } = this.options;
     // a program is a process of its own anyway
     const isProgram = steps.length === 1 && steps[0]?.call === COMMAND;
     const isShared = isProgram || tasksPerProcess > 1;
+    // as one with limited permissions can read the modules of its first job, and no others
+    const modules = isUnlimited(permissions) ? "" : `${modulesOf(steps, session)}`;
+    const kind = isShared ? modules : undefined;
     const nonce = crypto.randomUUID();
     const timeout = concurrency > 1 ? this.#timeout : undefined;
     const order = JSON.stringify({ nonce, steps, cwd, session, concurrency, timeout });
     const outcome = Promise.withResolvers<Result>();
-    this.#queue.push({ id, steps, nonce, order, isShared, answer: "", begun: 0, outcome });
+    this.#queue.push({ id, steps, nonce, order, kind, answer: "", begun: 0, outcome });
     this.#place();
     return outcome.promise;
   }
 
   /** Whether work would have to wait here. */
   get isFull(): boolean {
-    return this.#queue.length > 0 || !this.#room(true);
+    return this.#queue.length > 0 || !this.#room();
   }
 
   /** Whether there is work, or a process that has not ended yet. */
@@ -1363,7 +1370,7 @@ class Pool {
   /** Gives jobs to runners, as long as there is room. */
   #place(): void {
     for (let job; (job = this.#queue[0]) && !this.stopped; this.#queue.shift()) {
-      const room = this.#room(job.isShared);
+      const room = this.#room(job);
       if (!room) return;
       if (room === "new") this.#start(job);
       else this.#begin(room, job);
@@ -1371,7 +1378,7 @@ class Pool {
   }
 
   /** The runner that a job can be given to, or that one is to be started; undefined if it has to wait. */
-  #room(isShared: boolean): Runner | "new" | undefined {
+  #room(job?: Job): Runner | "new" | undefined {
     const { concurrency, processes } = this.options;
     // more than it works on only if it works them off one by one, and no more than its share of the rest
     const ahead = Math.min(this.depth, Math.floor(this.left / processes / 2));
@@ -1380,7 +1387,8 @@ class Pool {
     let found: Runner | undefined;
     for (const runner of this.#runners) {
       if (runner.jobs.size) busy++;
-      if (!isShared || runner.isEnding || runner.jobs.size >= least) continue;
+      if (runner.isEnding || runner.jobs.size >= least) continue;
+      if (job && runner.kind !== (job.kind ?? job.nonce)) continue;
       least = runner.jobs.size;
       found = runner;
     }
@@ -1390,6 +1398,7 @@ class Pool {
 
   #start(job: Job): void {
     this.try(() => { // as the system may start no more processes
+      for (const runner of this.#runners) if (!runner.jobs.size) runner.end(); // which is of another kind
       this.#watchdog ??= startWatchdog(`/${this.owner}.`);
       const runner = new Runner(job, `/${this.owner}.${files.newId()}/`, this);
       this.#runners.add(runner);
@@ -1465,7 +1474,8 @@ class Pool {
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
     // who dies in company runs again alone, who only waited, with others
-    const again = left.map((job) => ({ ...job, isShared: !job.begun, begun: 0, answer: "" }));
+    const kindOf = ({ begun, kind }: Job) => begun ? undefined : kind;
+    const again = left.map((job) => ({ ...job, kind: kindOf(job), begun: 0, answer: "" }));
     this.#queue.unshift(...again);
   }
 
@@ -1508,17 +1518,20 @@ const torn = () =>
 // ------------------------------------------------------------------------------ how runners are started
 
 /** The command of a runner. */
-function runnerCommand(permissions: string[], steps: Step[], hasInput: boolean): string[] {
+function runnerCommand(limits: Limits, steps: Step[], hasInput: boolean): string[] {
   const program = deno ? deno.execPath() : nodeProcess().execPath;
   const code = `import.meta.require("${RUNNER}");${CALL}`;
-  const args = isCompiled ? [WORD] : deno ? denoArgs(permissions, steps) : ["-e", code, WORD];
+  const args = isCompiled ? [WORD] : deno ? denoArgs(limits, steps) : ["-e", code, WORD];
   // its orders come by another descriptor, so that no task reads them from its standard input
-  const isApart = hasInput && isUnlimited(permissions);
+  const isApart = hasInput && isUnlimited(limits.permissions);
   const shell = isApart ? ["sh", "-c", 'exec "$@" 3<&0 </dev/null', "sh"] : [];
   return [...shell, program, ...args];
 }
 
 const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
+
+/** What runners may do on Deno, and the URL of the session module. */
+export type Limits = { permissions: string[]; session?: string };
 
 /**
  * Deno takes import map, packages and lock file from beside its main module, so it is given one that would
@@ -1526,19 +1539,26 @@ const CALL = `globalThis[Symbol.for("${SERVE}")]()`;
  * there, as the runner exits in the preloaded module; that waits for the runner, and is no module of ours, as
  * task modules import them.
  */
-export function denoArgs(permissions: string[], steps: Step[], main = SERVING): string[] {
-  const called = [...steps.map(({ call }) => call), ...holdersIn(steps).map((it) => it.$function)];
-  const names = called.filter((call) => typeof call === "string" && call.length < 5000);
-  const modules = names.flatMap((call) => /^([^\0]+)#[^#]*$/.exec(call as string)?.[1] ?? []);
+export function denoArgs(limits: Limits, steps: Step[], main = SERVING): string[] {
+  const { permissions, session } = limits;
+  const modules = modulesOf(steps, session);
   const imports = modules.map((module) => `() => import(${JSON.stringify(module)})`);
   // a module that a preloaded one could import by a literal name needs no permission to be read
-  const code = [main, ...isUnlimited(permissions) ? [] : new Set(imports)].join(";");
+  const code = [main, ...isUnlimited(permissions) ? [] : imports].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const others = modules.filter((url) => !isOfProgram(url));
   const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
   const own = [...others, deno!.mainModule].find(isFile) ?? fileUrl("forrest");
   const nowhere = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
   return ["run", ...permissions, "--no-prompt", "--preload", preload, nowhere];
+}
+
+/** The modules of the functions that steps call, and that of the session. */
+function modulesOf(steps: Step[], session = ""): string[] {
+  const inside = holdersIn(steps).map((it) => it.$function);
+  const called = [...steps.map(({ call }) => call), ...inside, `${session}#`];
+  const names = called.filter((call) => typeof call === "string" && call.length < 5000);
+  return [...new Set(names.flatMap((call) => /^([^\0]+)#[^#]*$/.exec(`${call}`)?.[1] ?? []))];
 }
 
 const SERVING = `import "${RUNNER}"; await ${CALL}`;

@@ -100,7 +100,11 @@ async function raiseElsewhere(words: [string, object], isDebugged: boolean): Pro
   const flags = isDebugged ? ["--inspect-brk"] : [];
   const { steps } = readTask(words[0]);
   const args = globalThis.Deno
-    ? denoArgs(["-A", ...flags], Array.isArray(steps) ? steps.map(Object) : [], code)
+    ? denoArgs(
+      { permissions: ["-A", ...flags] },
+      Array.isArray(steps) ? steps.map(Object) : [],
+      code,
+    )
     : [...flags, "-e", idle + code];
   const child = spawn(process.execPath, args, { stdio: "inherit" });
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) listen(name, () => child.kill(name));

@@ -17,6 +17,30 @@ test("map() gives its runners the permissions that it is told", onDeno, async ()
   assert.deepEqual(await Array.fromAsync(map(Math.sqrt, [16], { permissions: [] })), [4]);
 });
 
+test("tasks may read the modules of their functions, and that of the session", onDeno, () => {
+  using folder = temporary();
+  const { stdout } = runProgram(
+    folder,
+    `import { one } from "./one.ts";
+     import { two } from "./two.ts";
+     const tasks = new TaskList("list");
+     for (const call of [one, two, () => three, one, two]) tasks.schedule(defer(call));
+     const options = { processes: 1, session: "three.ts", permissions: [] };
+     const values = [];
+     for await (const task of tasks.run({ ...options, tasksPerProcess: 10 })) {
+       values.push(task.returnValue ?? String(task.errorValue));
+     }
+     for await (const value of map(() => three, [0], options)) values.push(value);
+     console.log(values.join(" "));`,
+    {
+      "one.ts": "export const one = () => 1;",
+      "two.ts": "export const two = () => 2;",
+      "three.ts": "export const three = 3;",
+    },
+  );
+  assert.equal(stdout, "1 2 3 1 2 3\n");
+});
+
 test("what is forbidden is forbidden, also where all else is allowed", onDeno, async () => {
   const read = () => import("node:process").then((it) => it.default.env["HOME"] ?? "nothing");
   for (const limit of ["--deny-env", "--ignore-env"]) {
