@@ -153,7 +153,7 @@ export function* pathsIn(directory: string, state: State): Generator<string, voi
  */
 function findAll(directory: string, ids: string[]): Map<string, string[]> {
   const found = new Map(ids.map((id) => [id, [] as string[]]));
-  for (const state of states) {
+  for (const state of ids.length ? states : []) {
     const files = [...found.keys()].map((id) => `${directory}/${state}/${id}.json`);
     const paths = state === "running" ? pathsIn(directory, state) : files.filter(exists);
     for (const path of paths) found.get(locate(path).id)?.push(path);
@@ -264,7 +264,7 @@ export function claim(directory: string, id: string, owner: string): string | un
 
 /** Whether a task can be claimed: if the claim has no too long a name, and if that of its file is in UTF-8. */
 export function mayMove(directory: string, id: string, owner: string): boolean {
-  const most = 250 - `.json@${owner}~done`.length;
+  const most = 255 - `.json@${owner}~done`.length;
   const isShort = id.length <= most / 3 || sizeOf(id) <= most; // a character has three bytes at most
   return isShort && (!id.includes("\ufffd") || exists(`${directory}/todo/${id}.json`));
 }
@@ -352,7 +352,9 @@ function unseal({ claim, task, state }: Sealed): string[] {
   const failed = `${directory}/fail/${id}.json`;
   if (state === "done" && task.includes('"errorValue"')) remove(failed); // where it was copied from, by hand
   const isKept = state === "fail" && !isTask(task);
-  if (state === "fail" && !isKept) remove(`${failed}.original`); // of what had its id before
+  const isNone = !task.includes('"steps"') && task.includes('"errorValue"'); // but the error of what was none
+  // of what had its id before
+  if (state === "fail" && !isKept && !isNone) remove(`${failed}.original`);
   return isKept && move(path, `${failed}.original`) ? [] : [path];
 }
 
@@ -466,16 +468,13 @@ function showsLife(claims: string[]): boolean | undefined {
   return before && true;
 }
 
-/** The tasks that were in flight, as they are claimed now; `isUnsure` says that other owners may be dead, too. */
-type Estate = { claims: string[]; isUnsure: boolean };
-
 /**
  * Ends what dead owners have begun, and claims for `owner` what they had in flight. `bury` gets host, process
- * and start of each of them.
+ * and start of each of them. Gives these claims, and whether other owners may be dead, too (`isUnsure`).
  */
-export function takeOver(directory: string, owner: string, bury: (maker: string) => void): Estate {
+export function takeOver(directory: string, owner: string, bury: (maker: string) => void) {
   const running = `${directory}/running`;
-  const estate: Estate = { claims: [], isUnsure: false };
+  const estate = { claims: [] as string[], isUnsure: false };
   for (const [maker, names] of Map.groupBy(fs().readdirSync(running), makerOf)) {
     if (maker === undefined) continue; // these are none of ours
     const paths = names.map((name) => `${running}/${name}`);

@@ -1,7 +1,7 @@
 /** Task files by others: by hand, by Python, and what is none. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { readdirSync, renameSync } from "node:fs";
 import { add } from "./fixtures/tasks.ts";
 import { fixtures, temporary, test } from "./helpers.ts";
 import { defer, readTask, TaskList } from "./library.ts";
@@ -94,6 +94,17 @@ test("what is no task is not tried again, and is kept as it was", async () => {
   folder.write("list/todo/broken.json", '{ "precious": ');
   const [task] = await Array.fromAsync(tasks.run({ processes: 1, retries: 2 }));
   assert.match(String(task.errorValue), /^SyntaxError: Cannot read the task `broken\.json`/);
+  assert.equal(folder.read("list/fail/broken.json.original"), '{ "precious": ');
+});
+
+test("what was no task is kept, also if its error is put back by hand in its place", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"));
+  folder.write("list/todo/broken.json", '{ "precious": ');
+  await tasks.run();
+  renameSync(folder.file("list/fail/broken.json"), folder.file("list/todo/broken.json"));
+  const [task] = await tasks.run();
+  assert.match(String(task.errorValue), /`fail\/broken\.json\.original`: repair that/);
   assert.equal(folder.read("list/fail/broken.json.original"), '{ "precious": ');
 });
 
