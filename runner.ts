@@ -530,13 +530,15 @@ function encodeError(error: Record<string, unknown>, place: Place): Record<strin
   return stored;
 }
 
-/** A stack without our frames, unless there are no others. */
+/** A stack without our frames, unless they may be those of the program, as all of it was made one file. */
 function ownFramesRemoved(stack: string): string {
   const modules = [RUNNER, new URL("mod.ts", RUNNER).href, new URL("files.ts", RUNNER).href];
   const places = [...modules.map(pathOf), "data:text/javascript"]; // with which a runner is started
-  const isOurs = (line: string) =>
-    /:\d+:\d+\)?$/.test(line) && places.some((place) => line.includes(place));
-  return stack.split("\n").filter((line) => !isOurs(line)).join("\n");
+  const isFrame = (line: string) => /:\d+:\d+\)?$/.test(line);
+  const isOurs = (line: string) => isFrame(line) && places.some((place) => line.includes(place));
+  const others = stack.split("\n").filter((line) => !isOurs(line));
+  const isApart = /\/runner\.[jt]s$/.test(RUNNER) || others.some(isFrame);
+  return isApart ? others.join("\n") : stack;
 }
 
 /** What was thrown, as it is stored: the value, or a text if that cannot be stored. */
@@ -839,7 +841,7 @@ export function spawn(command: string[], { env, cwd, hasInput, isLeader }: Start
   };
   const close = async () => await (deno ? input.close() : input.end());
   const ended: Promise<Ended> = deno
-    ? child.status.catch(withoutName)
+    ? child.status.then(({ code, signal }: Ended) => ({ code, signal }), withoutName)
     : child.exited.then((code: number) => ({ code, signal: child.signalCode }));
   return {
     pid: child.pid as number,

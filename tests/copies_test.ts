@@ -53,20 +53,23 @@ test("the bundle exports what the module does, and says which version it is", as
   }
 });
 
-test("a program that is one file with the bundle finds its functions", () => {
+test("a program that is one file with the bundle finds its functions, and where they threw", () => {
   const program = `
     const factor = 3;
     export function triple(x) { return x * factor; }
+    export function fail() { throw new Error("failed"); }
     if (import.meta.main) {
       const tasks = new TaskList("list");
-      tasks.schedule(defer(triple, 2));
-      for await (const task of tasks.run()) console.log(task.errorValue ?? task.returnValue);
+      for (const call of [triple, fail]) tasks.schedule(defer(call, 2));
+      const [{ returnValue }, { errorValue }] = await tasks.run({ processes: 1 });
+      console.log(returnValue, errorValue.stack);
     }`.replaceAll("\n    ", "\n");
   const place = newPlace("one-file", bundled, ["forrest.js"]);
   const main = join(place, "forrest.js");
   writeFileSync(main, read(place, "forrest.js") + program);
   const { stdout, stderr } = start(place, process.execPath, [...run, main]);
-  assert.deepEqual([stdout, stderr], ["6\n", ""]);
+  assert.match(stdout, /^6 Error: failed\n +at fail .*forrest\.js:/);
+  assert.equal(stderr, "");
 });
 
 test("the specification holds for the bundle", () => {
