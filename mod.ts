@@ -28,7 +28,7 @@ import { apply, attempt, bun, collect, compile, cwd, deathOf, decode, deno } fro
 import { describe, encode, encodeThrown, enter, errorOf, fileUrl, GUARD } from "./runner.ts";
 import { holdersIn, isCompiled, isEndOfJob, load, nodeProcess, ORDER, pathOf } from "./runner.ts";
 import { pathText, print, refuseWhileImporting, resolve, RUNNER, runSteps } from "./runner.ts";
-import { SERVE, sleep, spawn, tell, within, WORD, type Work, workOf } from "./runner.ts";
+import { SERVE, sleep, spawn, tell, WORD, type Work, workOf } from "./runner.ts";
 import type { Callable, Child, CommandOptions, Path, Runtime, Step, Stream } from "./runner.ts";
 
 export { decode, encode, isAlive, locate, states };
@@ -1741,19 +1741,60 @@ const mainModule = (): string => deno ? deno.mainModule : fileUrl(bun!.main);
 async function findExport(call: Callable, stack: string): Promise<string | undefined> {
   const frames = stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm);
   const places = Array.from(frames, ([, place = ""]) => fileUrl(place));
+  let isUnguarded = false;
   for (const [url, module] of reachable([...places, mainModule()])) {
-    const isMain = url === mainModule(); // which cannot be imported while it runs
-    // another one may be evaluated still
-    if (!isMain) module.exports ??= await within(1000, import(url).catch(() => ({})), undefined);
-    const found = Object.entries(module.exports ?? {}).findLast(([, value]) => value === call);
-    const name = isMain ? exportOfMain(call, url, module.code) : found?.[0];
-    if (name) return `${url}#${name.replace("module.exports", "default")}`; // as only Deno says
+    const exports = module.exports ??= await exportsOf(url);
+    const valueOf = (key: PropertyKey) => attempt(() => Reflect.get(exports, key)); // if it has one already
+    const name = Reflect.ownKeys(exports).findLast((key) => valueOf(key) === call);
+    if (name === undefined) continue;
+    const isGuarded = url !== mainModule() || GUARDS.test(module.code);
+    if (isGuarded) return `${url}#${String(name).replace("module.exports", "default")}`; // as only Deno says
+    isUnguarded ||= module.code !== ""; // or else nobody can tell, as it is no file
   }
-  return undefined;
+  if (!isUnguarded) return undefined;
+  const why = `which would start \`${mainModule()}\` again`;
+  throw new TypeError(`Cannot run \`${call.name}\` in another process, ${why}: ${GUARD}`);
+}
+
+/**
+ * What a module exports, also if it is evaluated still, as the main module is. Of two modules that import each
+ * other, `inner` is evaluated before what `outer` imports after it: it throws what gives that. So no module is
+ * evaluated for this.
+ */
+async function exportsOf(url: string): Promise<object> {
+  const outer = `forrest:${files.newId()}`;
+  const inner = `${outer}.inner`;
+  const imports = `import "${inner}"; import * as all from ${JSON.stringify(url)};`;
+  const withdraw = provide({
+    [outer]: `${imports} export function get() { return all; }`,
+    [inner]: `import { get } from "${outer}"; throw get;`,
+  });
+  const thrown = await import(outer).catch((thrown) => thrown);
+  withdraw();
+  return typeof thrown === "function" ? thrown() : {}; // or it is no module
+}
+
+/** Lets modules with these texts be imported by their names; gives what ends that. */
+function provide(texts: Record<string, string>): () => void {
+  if (bun) {
+    const load = (contents: string) => () => ({ contents, loader: "js" });
+    const setup = (build: Runtime) => {
+      for (const name in texts) build.module(name, load(texts[name]!));
+    };
+    bun.plugin({ name: "forrest", setup });
+    return nothing; // as nobody else knows these names
+  }
+  const { registerHooks } = nodeProcess().getBuiltinModule("node:module") as Runtime;
+  const hook = (url: string, context: object, next: Callable) =>
+    url in texts
+      ? { url, format: "module", source: texts[url], shortCircuit: true }
+      : next(url, context);
+  const hooks = registerHooks({ resolve: hook, load: hook });
+  return () => hooks.deregister();
 }
 
 /** What is known of a module of this program. */
-type Module = { code: string; imports: string[]; exports?: Record<string, unknown> | undefined };
+type Module = { code: string; imports: string[]; exports?: object };
 
 const modules = new Map<string, Module>();
 
@@ -1772,88 +1813,20 @@ function* reachable(urls: string[]): Generator<[string, Module], void, void> {
 
 function lookInto(url: string): Module {
   const isPackage = url !== mainModule() && url.includes("/node_modules/"); // where nobody schedules from the inside
-  const code = isPackage ? "" : codeOf(url);
-  return { code, imports: importsIn(withoutComments(code)).map((other) => resolve(other, url)) };
+  const code = url.startsWith("file:") && !isPackage ? files.readable(pathOf(url)) : "";
+  return { code, imports: importsIn(code).map((other) => resolve(other, url)) };
 }
 
 /** Whether the program consists of this module, too, as far as that shows along its imports. */
 const isOfProgram = (url: string): boolean =>
   modules.has(url) || reachable([mainModule()]).some(([other]) => other === url);
 
-/** A module as the runtime runs it: without types, and without imports of types; as it is written, if nobody knows. */
-function codeOf(url: string): string {
-  const text = url.startsWith("file:") ? files.readable(pathOf(url)) : "";
-  const loader = /\.[cm]?([jt]sx?)$/.exec(url)?.[1] ?? "ts";
-  const options = { loader, target: "bun", inline: true, minify: { syntax: true } };
-  const transform = () => {
-    if (bun) return unescaped(new bun.Transpiler(options).transformSync(text));
-    if (loader.startsWith("js")) return text;
-    const { stripTypeScriptTypes } = nodeProcess().getBuiltinModule("node:module") as Runtime;
-    return stripTypeScriptTypes(text, { mode: "transform" });
-  };
-  return attempt(transform, () => text);
-}
-
-/** A text as it was before Bun has written other than ASCII in other words. */
-const unescaped = (text: string): string =>
-  text.replace(/\\u\{(\w+)\}/g, (_, digits) => String.fromCodePoint(Number.parseInt(digits, 16)));
-
-/** A text without comments, as far as that can be told without reading all of the language. */
-function withoutComments(code: string): string {
-  const lexeme = /"[^"\n]*"|'[^'\n]*'|\/\*.*?\*\/|\/\/[^\n]*|^#![^\n]*/gs;
-  return code.replace(lexeme, (found) => /^[/#]/.test(found) ? " " : found);
-}
-
-/** From where a module imports, up to its first other statement: what looks like an import there may be text. */
+/** From where a module imports more than types; what only looks like that does no harm. */
 function importsIn(code: string): string[] {
+  const bare = code.replace(/("[^"\n]*"|'[^'\n]*')|\/\*.*?\*\/|\/\/[^\n]*/gs, "$1 "); // without comments
   const statement =
-    /[\s;]*(?:(["'])use \w+\1|(?:im|ex)port\b\s*(?:[^"'()=]*?\bfrom\b)?\s*(["'])(.*?)\2(?:\s*with\s*\{[^}]*\})?)/sy;
-  const found: string[] = [];
-  for (let match; (match = statement.exec(code));) if (match[3]) found.push(match[3]);
-  return found;
-}
-
-/**
- * The name of a function that the main module exports: that cannot be imported while it runs, so a function is
- * known by its text, if that stands there once, and not inside of anything else.
- */
-function exportOfMain(call: Callable, url: string, code: string): string | undefined {
-  const { name } = call;
-  const text = unescaped(Function.prototype.toString.call(call));
-  const hasName = /^(?:async\s+)?(?:function|class)\b[\s*]*[\p{ID_Start}$_]/u.test(text);
-  const declaration = hasName || name === "default" ? text : `${name} = ${text}`;
-  const sites = code.split(declaration).slice(0, -1); // what stands before each
-  const outside = sites.map((before) => DECLARATION.exec(before)).find((found) => found);
-  if (!outside) return undefined;
-  const { isExported, isDefault, others = "" } = outside.groups!;
-  const alias = isDefault ? "default" : isExported ? name : aliasOf(name, withoutComments(code));
-  if (!alias || !isBalanced(others)) return undefined; // then it is inside of one of the others
-  if (sites.length > 1) {
-    const fix = "give it a name of its own, or move it to a module";
-    throw new TypeError(`Cannot tell which \`${name}\` of \`${url}\` this is: ${fix}`);
-  }
-  if (GUARDS.test(code)) return alias;
-  const why = `which would start \`${url}\` again`;
-  throw new TypeError(`Cannot run \`${name}\` in another process, ${why}: ${GUARD}`);
-}
-
-/** What stands before a declaration at the top of a script, as runtimes print it: Bun makes one list of several. */
-const DECLARATION =
-  /(?:^|\n(?:\/\*[^\n]*\*\/ )?|\b(?<isExported>export ))(?<isDefault>default )?(?:(?:const|let|var) (?<others>(?:(?!\n\w).)*, )?)?$/s;
-
-/** Whether all brackets in a piece of code are closed. */
-function isBalanced(code: string): boolean {
-  const bare = code.replace(/(["'`]).*?\1/gs, "");
-  return bare.replace(/[^([{]/g, "").length === bare.replace(/[^)\]}]/g, "").length;
-}
-
-/** By which name a script exports what it declares elsewhere: in `export default NAME`, or in `export { ... }`. */
-function aliasOf(name: string, code: string): string | undefined {
-  const statements = code.matchAll(/^\s*export\s*(?:default\s+([^\s;{]+)|\{([^}]*)\})\s*(?:;|$)/gm);
-  const items = [...statements].flatMap(([, only, list = `${only} as default`]) => list.split(","));
-  const pairs = items.map((item) => item.trim().split(/\s+as\s+/));
-  const [, alias = name] = pairs.find(([local]) => local === name) ?? [name, ""];
-  return alias.replace(/^["']|["']$/g, "");
+    /(?:^|;)\s*(?:im|ex)port\b\s*(?!type\b)(?:[^"'()=]*?\bfrom\b)?\s*(["'])(.*?)\1/gm;
+  return Array.from(bare.matchAll(statement), ([, , specifier = ""]) => specifier);
 }
 
 /** The ways in which a script asks whether it is the program. */

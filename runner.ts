@@ -104,7 +104,7 @@ async function perform(order: Order): Promise<void> {
  * What a promise gives within so many milliseconds, or else `late`. The first timer takes Deno 5 ms, so few
  * tasks should need one.
  */
-export async function within<T, U>(time: number, promise: Promise<T>, late: U): Promise<T | U> {
+async function within<T, U>(time: number, promise: Promise<T>, late: U): Promise<T | U> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const over = new Promise<U>((resolve) => timer = setTimeout(resolve, time, late));
   return await Promise.race([promise, over]).finally(() => clearTimeout(timer));
