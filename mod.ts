@@ -1758,20 +1758,19 @@ async function findExport(call: Callable, stack: string): Promise<string | undef
 
 /**
  * What a module exports, also if it is evaluated still, as the main module is. Of two modules that import each
- * other, `inner` is evaluated before what `outer` imports after it: it throws what gives that. So no module is
- * evaluated for this.
+ * other, `inner` is evaluated before what `outer` imports after it, and throws what that exports: so no other
+ * module is evaluated for this.
  */
 async function exportsOf(url: string): Promise<object> {
   const outer = `forrest:${files.newId()}`;
   const inner = `${outer}.inner`;
-  const imports = `import "${inner}"; import * as all from ${JSON.stringify(url)};`;
   const withdraw = provide({
-    [outer]: `${imports} export function get() { return all; }`,
-    [inner]: `import { get } from "${outer}"; throw get;`,
+    [outer]: `import "${inner}"; export * as all from ${JSON.stringify(url)};`,
+    [inner]: `import { all } from "${outer}"; throw { all };`,
   });
-  const thrown = await import(outer).catch((thrown) => thrown);
+  const { all = {} } = await import(outer).catch((thrown) => thrown); // nothing, if there is no such module
   withdraw();
-  return typeof thrown === "function" ? thrown() : {}; // or it is no module
+  return all;
 }
 
 /** Lets modules with these texts be imported by their names; gives what ends that. */
