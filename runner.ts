@@ -49,8 +49,17 @@ export const ORDER = "FORREST_ORDER";
 /** Makes this process a runner: carries out its order, or all that it reads until its input ends. */
 async function serve(): Promise<void> {
   if (bun) nodeProcess().on("unhandledRejection", fall);
-  const only = takeOrder();
-  await (only ? perform(parse(only)) : performAll());
+  const directory = attempt(cwd)!;
+  const running = new Set<Promise<void>>();
+  for await (const line of takeOrder() ?? lines()) {
+    const order: Order = { cwd: directory, ...parse(line) };
+    attempt(() => enter(directory)); // which a task before may have left
+    const performed = perform(order);
+    running.add(performed);
+    performed.then(() => running.delete(performed));
+    if (order.concurrency === 1) await performed; // or else no more come than it may work on
+  }
+  await Promise.all(running);
   end();
 }
 
@@ -63,27 +72,13 @@ function fall(error: unknown): void {
 }
 
 /** The order of a runner of a single task, which nobody that it starts is to see. */
-function takeOrder(): string | undefined {
+function takeOrder(): [string] | undefined {
   // where permissions are limited, orders come by its input
   const order = deno ? attempt(() => deno.env.get(ORDER)) : nodeProcess().env[ORDER];
   if (!order) return;
   if (deno) deno.env.delete(ORDER);
   else delete nodeProcess().env[ORDER];
-  return order;
-}
-
-async function performAll(): Promise<void> {
-  const directory = attempt(cwd)!;
-  const running = new Set<Promise<void>>();
-  for await (const line of lines()) {
-    const order: Order = { cwd: directory, ...parse(line) };
-    attempt(() => enter(directory)); // which a task before may have left
-    const performed = perform(order);
-    running.add(performed);
-    performed.then(() => running.delete(performed));
-    if (order.concurrency === 1) await performed; // or else no more come than it may work on
-  }
-  await Promise.all(running);
+  return [order];
 }
 
 /** Runs the steps of an order, and answers with what came of them, or that they took too long. */
