@@ -1776,9 +1776,8 @@ async function exportsOf(url: string): Promise<object> {
 /** Lets modules with these texts be imported by their names; gives what ends that. */
 function provide(texts: Record<string, string>): () => void {
   if (bun) {
-    const load = (contents: string) => () => ({ contents, loader: "js" });
     const setup = (build: Runtime) => {
-      for (const name in texts) build.module(name, load(texts[name]!));
+      for (const name in texts) build.module(name, () => ({ contents: texts[name], loader: "js" }));
     };
     bun.plugin({ name: "forrest", setup });
     return nothing; // as nobody else knows these names
