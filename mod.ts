@@ -1668,10 +1668,7 @@ export function listen(signal: string, listener: () => void): () => void {
 
 /** Whether the program listens to a signal by Deno's own means: then one more listener is no more of a resource. */
 function listensOnDeno(name: string): boolean {
-  const count = () => {
-    const resources = Object.values(deno[deno.internal].core.resources());
-    return resources.filter((resource) => resource === "signal").length;
-  };
+  const count = () => Object.keys(deno[deno.internal].core.resources()).length;
   const before = count();
   deno.addSignalListener(name, nothing);
   const isSame = count() === before;
