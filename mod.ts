@@ -1372,8 +1372,8 @@ class Pool {
     for (let job; (job = this.#queue[0]) && !this.stopped; this.#queue.shift()) {
       const room = this.#room(job);
       if (!room) return;
-      if (room === "new") this.#start(job);
-      else this.#begin(room, job);
+      // as the system may start no more processes
+      this.try(() => this.#begin(room === "new" ? this.#start(job) : room, job));
     }
   }
 
@@ -1396,15 +1396,14 @@ class Pool {
     return found?.jobs.size ? found : undefined; // one that is idle would be one more
   }
 
-  #start(job: Job): void {
-    this.try(() => { // as the system may start no more processes
-      for (const runner of this.#runners) if (!runner.jobs.size) runner.end(); // which is of another kind
-      this.#watchdog ??= startWatchdog(`/${this.owner}.`);
-      const runner = new Runner(job, `/${this.owner}.${files.newId()}/`, this);
-      this.#runners.add(runner);
-      this.#watch(runner).catch((error) => this.stop(error));
-      this.#begin(runner, job);
-    });
+  /** Starts a runner for a job. */
+  #start(job: Job): Runner {
+    for (const runner of this.#runners) if (!runner.jobs.size) runner.end(); // which is of another kind
+    this.#watchdog ??= startWatchdog(`/${this.owner}.`);
+    const runner = new Runner(job, `/${this.owner}.${files.newId()}/`, this);
+    this.#runners.add(runner);
+    this.#watch(runner).catch((error) => this.stop(error));
+    return runner;
   }
 
   /** Notes at which jobs a runner is by now, given one more, and sees to it that they do not take too long. */
