@@ -1249,7 +1249,7 @@ class Runner {
       const part = lines.slice(match.index + head.length, begin - 1);
       const isTorn = part.length !== Number(size);
       job.answer = isTorn ? "" : job.answer + part;
-      if (isTorn || end === ".") this.#answer(job);
+      if (isTorn || end === ".") this.#pool.settle(this, job, files.parseTask(job.answer) ?? {});
     }
     this.#print(lines.slice(begin), stream);
   }
@@ -1270,17 +1270,6 @@ class Runner {
     const begun = this.begun.length ? this.begun : [this.#last!];
     const ids = begun.map(({ id }) => id).join(",");
     this.#pool.try(() => this.#pool.options.log.printed(text, stream, ids));
-  }
-
-  /** Takes what has answered a job. */
-  #answer(job: Job): void {
-    if (this.isKilled) return; // then it is for nobody
-    const told = files.parseTask(job.answer) ?? {};
-    if (told["isOverdue"]) {
-      this.overdue = job;
-      this.end(); // after the others, as that task is at work still
-    }
-    this.#pool.settle(this, job, told["isOverdue"] ? failed(overdue(this.#pool.options)) : told);
   }
 }
 
@@ -1445,21 +1434,23 @@ class Pool {
     this.wake();
   }
 
-  /** Takes what came of a job; if it is none, an answer was torn. */
+  /** Takes what came of a job; if that is neither value nor error, it took too long, or an answer was torn. */
   settle(runner: Runner, job: Job, result: files.Stored): void {
     clearTimeout(job.timer);
     runner.flush("stderr");
-    const { returnValue, errorValue, runtime = (Date.now() - job.begun) / 1000 } = result;
+    const { runtime = (Date.now() - job.begun) / 1000, returnValue, errorValue } = result;
     if (runner.given > runner.jobs.size) { // it is not its first one
       this.#answered++;
       this.#worked += Number(runtime) * 1000;
     }
     runner.jobs.delete(job.nonce);
-    const error = () => errorValue === undefined ? torn() : { errorValue };
+    if (result["isOverdue"]) runner.overdue = job;
+    const fault = () => failed(runner.overdue === job ? overdue(this.options) : torn());
+    const error = () => errorValue === undefined ? fault() : { errorValue };
     const outcome = returnValue === undefined ? error() : { returnValue };
     const started = new Date(job.begun).toISOString();
     job.outcome.resolve({ started, runtime: Number(runtime), ...outcome });
-    if (runner.isEnding) runner.end();
+    if (runner.isEnding || runner.overdue) runner.end(); // after the others, as that one is at work still
     this.#begin(runner);
     this.#place();
   }
@@ -1468,7 +1459,7 @@ class Pool {
   #lose(runner: Runner, death: Error): void {
     const [job, ...others] = runner.begun; // of several, nobody knows which it was
     const isOverdue = job === runner.overdue && !others.length;
-    if (job && isOverdue) this.settle(runner, job, failed(overdue(this.options)));
+    if (job && isOverdue) this.settle(runner, job, {});
     else if (job && runner.given === 1 && !runner.isKilled) this.settle(runner, job, failed(death));
     const left = [...runner.jobs.values()];
     for (const { timer } of left) clearTimeout(timer);
@@ -1511,8 +1502,8 @@ const overdue = ({ autokill }: Options): Error =>
 // deno-lint-ignore no-control-regex
 const ANSWER = /\x1e([\w-]{36})(?: (\d+)([+.]))?/g;
 
-const torn = () =>
-  failed(errorOf("What this gave was lost, as others printed meanwhile: let them write to files"));
+const torn = (): Error =>
+  errorOf("What this gave was lost, as others printed meanwhile: let them write to files");
 
 // ------------------------------------------------------------------------------ how runners are started
 
