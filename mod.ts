@@ -922,7 +922,6 @@ class ListRun {
     const { collect, signal } = this.pool.options;
     const earlier = collect ? ["done", "fail"] as const : [];
     for (const state of earlier) yield* tasksIn(this.#list, state);
-    await arrivals(this.#list);
     const refresh = setInterval(() => files.refresh(this.#claims), files.lease() / 6);
     try {
       for await (const path of handOn(this, signal)) {
@@ -933,8 +932,8 @@ class ListRun {
       clearInterval(refresh);
       await this.#filing?.catch(nothing); // so that what has been told is not thrown away
       this.stop();
+      await arrivals(this.#list);
     }
-    await arrivals(this.#list);
   }
 
   /** Waits until something has changed; false if nothing is left to start or to wait for. */
@@ -942,10 +941,10 @@ class ListRun {
     this.#fill();
     const isRetried = this.#timers.size && !this.#isOver;
     if (!this.pool.isBusy && !this.#claims.size && !isRetried) {
+      await arrivals(this.#list);
       if (!this.#isOver) return await this.#look();
       const { maxFailures } = this.pool.options;
       if (this.#failures <= maxFailures) return false;
-      await arrivals(this.#list);
       const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
       const rest = `${countIn(this.#list.directory, "todo")} tasks are left in \`todo\``;
       throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
@@ -957,7 +956,6 @@ class ListRun {
   /** Looks for tasks in `todo` and for those of dead runs; false if there are none. */
   async #look(): Promise<boolean> {
     const { directory } = this.#list;
-    await arrivals(this.#list);
     const wanted = this.pool.options.ids && new Set(this.pool.options.ids);
     const isWanted = (id: string) => wanted?.has(id) ?? true;
     const { claims, isUnsure } = files.takeOver(directory, this.pool.owner, killRest);
