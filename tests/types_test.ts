@@ -136,6 +136,10 @@ export function types(): void {
   is<typeof zipped, AsyncGenerator<(string | number | boolean)[], void, void>>(true);
   const inferred = map((x) => x * 2, [1, 2]);
   is<typeof inferred, AsyncGenerator<number, void, void>>(true);
+  const given: { processes?: number } | undefined = undefined;
+  map(JSON.stringify, [{ a: 1 }], { processes: 2 });
+  map(fetch, ["https://example.org"], { concurrency: 10 });
+  map(() => 1, [1], given);
   // @ts-expect-error: items are what the function takes
   map((x: number) => x, ["a"]);
   // @ts-expect-error: there is no such option
