@@ -2,9 +2,11 @@
  * The folder: what a task file is, how it gets into a list, how it moves, and whose it is.
  *
  * A task is one JSON file, and the folder in which it lies is its state. Renames move it, in which OWNER is the
- * run, or what schedules, and STATE is `done`, `fail`, or `todo` if it is to be tried again:
+ * run, or one of its own for a task that is being scheduled, and STATE is `done`, `fail`, or `todo` if it is to
+ * be tried again:
  *
- *     running/ID.json@OWNER+ -> todo/ID.json              scheduled: written aside and synced before
+ *     running/ID.json@OWNER+ -> todo/ID.json              scheduled: written aside and synced before; linked,
+ *                                                         and not renamed, if somebody has chosen the id
  *     fail/ID.json -> running/ID.json@OWNER -> todo/ID.json   replaced (`retryFailed`), written aside before
  *     fail/ID.json -> todo/ID.json                        moved back by hand, or by `retry`
  *     todo/ID.json -> running/ID.json@OWNER               the claim; only one of many can make it
@@ -12,6 +14,7 @@
  *     running/ID.json@OWNER+ -> STATE/ID.json             the outcome, written aside and synced before the seal
  *     running/ID.json@OWNER -> todo/ID.json               put back, as its run has ended
  *     running/ID.json@DEAD -> running/ID.json@OWNER       taken over from a run that has died
+ *     running/ID.json@OWNER~fail -> fail/ID.json.original   what was no task, kept beside its error
  *
  * After the outcome is in its place, the folder is synced, and then the seal is removed. So a seal always
  * has a whole outcome, aside or in its place, and whoever finds the seal of a dead owner ends what it began.
@@ -159,7 +162,7 @@ function findAll(directory: string, ids: string[]): Map<string, string[]> {
 /** The path of the file of a task, in whichever state: one, or none. */
 export const find = (directory: string, id: string): string[] => findAll(directory, [id]).get(id)!;
 
-/** Removes the tasks of a state; what else lies there stays. */
+/** Removes the tasks of a state, with what was kept beside them; what has another extension stays. */
 export function removeTasks(directory: string, state: State): void {
   for (const name of fs().readdirSync(`${directory}/${state}`)) {
     const path = `${directory}/${state}/${name}`;
@@ -257,8 +260,8 @@ export function claim(directory: string, id: string, owner: string): string | un
   return move(`${directory}/todo/${id}.json`, path) || exists(path) ? path : undefined;
 }
 
-/** Whether a task can be claimed: if the claim has no too long a name, and if that of its file is in UTF-8. */
-export function mayMove(directory: string, id: string, owner: string): boolean {
+/** Whether a task can be claimed: its claim must not have too long a name, and its file must have one in UTF-8. */
+export function mayClaim(directory: string, id: string, owner: string): boolean {
   const most = 255 - `.json@${owner}~done`.length;
   const isShort = id.length <= most / 3 || sizeOf(id) <= most; // a character has three bytes at most
   return isShort && (!id.includes("\ufffd") || exists(`${directory}/todo/${id}.json`));
@@ -404,7 +407,9 @@ const readOfSystem = (path: string): string => readable(path) || printedBy("cat"
 
 function printedBy(program: string, ...args: string[]): string {
   const { spawnSync } = system().getBuiltinModule("node:child_process");
-  return spawnSync(program, args, { encoding: "utf8", maxBuffer: 2 ** 30 }).stdout ?? "";
+  const options = { encoding: "utf8", maxBuffer: 2 ** 30 } as const;
+  const { status, stdout } = spawnSync(program, args, options);
+  return status === 0 ? stdout : "";
 }
 
 /** Milliseconds without a sign of life after which a claim of another host is taken over. */
@@ -495,7 +500,7 @@ function inherit(claim: string, owner: string): string | undefined {
 
 // ------------------------------------------------------------------------------------- the file system
 
-/** Is asked for late: to load `process` takes Deno 15 ms, which no task needs whose module imports forrest. */
+/** Is asked for late: to load `process` takes Deno 15 ms, in vain for a task whose module only imports forrest. */
 const system = () => (globalThis as unknown as { process: typeof import("node:process") }).process;
 
 let loaded: typeof nodeFs | undefined;

@@ -244,7 +244,7 @@ export interface AnyTask {
   attempts?: number;
   /** How many runs have died while it was running, until it has an outcome. */
   crashes?: number;
-  /** How often it was tried again, while it waits for the next time. */
+  /** Which retry it waits for, counted from 1. */
   retried?: number;
   /** When it was last started, in ISO 8601. */
   started?: string;
@@ -252,7 +252,7 @@ export interface AnyTask {
   runtime?: number;
   /** What its last step returned. */
   returnValue?: unknown;
-  /** What was thrown: an error of the same class, with the original stack. */
+  /** What was thrown: an error of the same class, if that is built in, with the original stack. */
   errorValue?: unknown;
 }
 
@@ -431,7 +431,7 @@ export class TaskList<T = unknown> {
     return moved;
   }
 
-  /** Puts back what runs that have died have left; `run()` does so by itself, and counts that as a crash. */
+  /** Puts back the tasks of runs that have died; `run()` does so by itself, and counts that as a crash. */
   recover(): void {
     const { claims } = files.takeOver(this.directory, files.newOwner(), killRest);
     claims.forEach(files.putBack);
@@ -496,7 +496,7 @@ export interface ExecOptions extends Pick<RunOptions, "session"> {
    * @default {false}
    */
   raise?: boolean | undefined;
-  /** Where to write the task with its outcome. */
+  /** Where to write the task with its outcome, unless that is thrown. */
   output?: string | undefined;
 }
 
@@ -571,7 +571,7 @@ export interface RunOptions {
    */
   permissions?: string[] | undefined;
   /**
-   * Tasks that one process runs before another takes its place.
+   * Tasks that one process runs before another takes its place; with `concurrency`, by default without end.
    *
    * @default {1}
    */
@@ -946,7 +946,7 @@ class ListRun {
       const { maxFailures } = this.pool.options;
       if (this.#failures <= maxFailures) return false;
       const count = `${this.#failures} failure${this.#failures === 1 ? "" : "s"}`;
-      const rest = `${countIn(this.#list.directory, "todo")} tasks are left in \`todo\``;
+      const rest = `tasks left in \`todo\`: ${countIn(this.#list.directory, "todo")}`;
       throw new Error(`Stopped after ${count} (\`maxFailures: ${maxFailures}\`): ${rest}`);
     }
     await this.pool.next();
@@ -964,7 +964,7 @@ class ListRun {
       else this.#carryOut(claim, true).catch((error) => this.pool.stop(error));
     }
     const ids = files.idsIn(directory, "todo").filter(isWanted);
-    this.#ids = ids.filter((id) => files.mayMove(directory, id, this.pool.owner)).reverse();
+    this.#ids = ids.filter((id) => files.mayClaim(directory, id, this.pool.owner)).reverse();
     this.#total = this.#finished + claims.length + this.#ids.length;
     if (claims.length || this.#ids.length) return true;
     if (ids.length) {
@@ -1296,7 +1296,7 @@ class Pool {
   #answered = 0; // jobs, but for the first of each runner, which has to load modules as well
   #worked = 0; // milliseconds that these took
   #watchdog: Child | undefined;
-  #waiting: (() => void)[] = []; // for a change
+  #waiting: (() => void)[] = []; // what is to go on at the next change
   /** How much work is still to come, as far as that is known: near the end it is shared out. */
   left = Infinity;
   /** That it was stopped, and the error for which. */
@@ -1698,8 +1698,13 @@ function refer(call: Callable): Promise<Name> {
   return known.name ??= findName(call, known.stack);
 }
 
+let turn: Promise<unknown> = Promise.resolve();
+
 async function findName(call: Callable, stack: string): Promise<Name> {
-  const name = globalName(call) ?? await findExport(call, stack);
+  // one after the other, so that each module is asked once
+  const found = turn.then(() => globalName(call) ?? findExport(call, stack));
+  turn = found.catch(nothing);
+  const name = await found;
   if (name) return name;
   const source = Function.prototype.toString.call(call);
   if (attempt(() => compile(source))) return { source };
@@ -1804,9 +1809,10 @@ function lookInto(url: string): Module {
 const isOfProgram = (url: string): boolean =>
   modules.has(url) || reachable([mainModule()]).some(([other]) => other === url);
 
-/** From where a module imports more than types; what only looks like that does no harm. */
+/** From where a module imports more than types, as far as that can be told without reading all of the language. */
 function importsIn(code: string): string[] {
-  const bare = code.replace(/("[^"\n]*"|'[^'\n]*')|\/\*.*?\*\/|\/\/[^\n]*/gs, "$1 "); // without comments
+  const lexeme = /("[^"\n]*"|'[^'\n]*')|`[^`]*`|\/\*.*?\*\/|\/\/[^\n]*/gs;
+  const bare = code.replace(lexeme, "$1 "); // without comments and long texts
   const statement =
     /(?:^|;)\s*(?:im|ex)port\b\s*(?!type\b)(?:[^"'()=]*?\bfrom\b)?\s*(["'])(.*?)\1/gm;
   return Array.from(bare.matchAll(statement), ([, , specifier = ""]) => specifier);

@@ -1,12 +1,12 @@
 /**
- * The process of a task: a runner that reads orders, the steps of a task, values as JSON, and programs.
+ * The process of a task: how a runner takes orders and answers, how it runs the steps of a task, how values are
+ * written as JSON, and how programs are started.
  *
  * A runner is a process that is started to carry out orders. It reads them, one JSON line each, from descriptor
  * 3, or its standard input if permissions are limited, until that ends; a runner of a single task has its
- * order in an environment variable. An order holds the steps of a
- * task and a nonce. It is answered with a line that begins with 0x1E and that nonce, by which the run tells
- * it from all that tasks print; a long answer goes in several such lines, each with its length. A runner
- * never touches the list.
+ * order in an environment variable. An order holds the steps of a task and a nonce. It is answered with a line
+ * that begins with 0x1E and that nonce, by which the run tells it from all that tasks print; a long answer goes
+ * in several such lines, each with its length. A runner never touches the list.
  *
  * As many processes load this file, at the start of which each line counts, it imports nothing.
  *
@@ -40,7 +40,7 @@ export type Work = { steps: Step[]; cwd?: string | undefined };
  */
 type Order = Work & { nonce: string; session?: string; concurrency: number; timeout?: number };
 
-/** What a runner tells of a task: for how many seconds it ran, and what came of it. */
+/** What a runner tells of a task, unless that is overdue: for how many seconds it ran, and what came of it. */
 export type Told = { runtime: number } & ({ returnValue: unknown } | { errorValue: unknown });
 
 /** The variable that holds the order of a runner of a single task. */
@@ -463,7 +463,7 @@ function encodeChild(item: unknown, key: string | number, place: Place): unknown
 
 function encodeObject(object: Record<string, unknown>, place: Place): unknown {
   if (Array.isArray(object)) {
-    const stored: unknown[] = [...object]; // with its holes
+    const stored: unknown[] = [...object]; // in which a hole is undefined
     for (let index = 0; index < stored.length; index++) {
       if (!isPlain(stored[index])) stored[index] = encodeChild(stored[index], index, place);
     }
@@ -718,7 +718,7 @@ export async function collect(
 ): Promise<void> {
   const reader = stream.getReader();
   const cancel = () => void reader.cancel().catch(ignore);
-  let rounds = 0; // and no span of time, in which this process may not come to read what there is
+  let rounds = 0; // and not a span of time, as this process may have had none to read what there is
   let isQuiet = false;
   const round = () => {
     if (isQuiet || ++rounds === 5) cancel();

@@ -258,7 +258,10 @@ eachWay((isExecutable) => {
     list.add("refuse", ..."abcdef");
     const { code, stderr } = list.forrest("run", "list", "-j1", "--max-failures", "1");
     assert.equal(code, 1);
-    assert.match(stderr, /Stopped after 2 failures .*`--max-failures 1`.*: 4 tasks are left/);
+    assert.match(
+      stderr,
+      /Stopped after 2 failures .*`--max-failures 1`.*: tasks left in `todo`: 4/,
+    );
     assert.deepEqual([list.count("todo"), list.count("fail")], [4, 2]);
   });
 
