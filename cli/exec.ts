@@ -36,6 +36,9 @@ async function execute(input: Input): Promise<number | void> {
   if (output !== undefined && !exists(dirname(output))) {
     throw new UsageError(`There is no directory for \`${output}\``);
   }
+  if (output !== undefined && exists(`${output}/.`)) {
+    throw new UsageError(`\`${output}\` is a directory: give the name of a file`);
+  }
   const place = output === undefined ? undefined : placeOf(output);
   if (place?.state && isList(place.directory)) {
     const fix = "one task at a time, as by `xargs -n 1`, or another place for its outcome";

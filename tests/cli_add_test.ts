@@ -481,6 +481,16 @@ eachWay((isExecutable) => {
     assert.equal(list.forrest("exec", "list/todo/a\tb.json").stdout, "1\n");
   });
 
+  test("`exec` says before it runs a task that its outcome cannot be put where a directory is", () => {
+    using list = temporary();
+    list.add("double", "21");
+    const [id] = list.ids("todo");
+    list.write("place/file", "");
+    const { code, stderr } = list.forrest("exec", `list/todo/${id}.json`, "place");
+    assert.match(stderr, /`place` is a directory: give the name of a file/);
+    assert.deepEqual([code, list.count("todo")], [2, 1]);
+  });
+
   test("`exec` does not write an outcome over a task", () => {
     using list = temporary();
     list.add("double", "1", "2");
