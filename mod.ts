@@ -772,11 +772,14 @@ export function map(call: Callable, ...rest: (Items<unknown> | MapOptions | unde
   refuseWhileImporting();
   const isSource = (item: unknown) =>
     Symbol.iterator in Object(item) || Symbol.asyncIterator in Object(item);
+  const given = (isSource(rest.at(-1)) ? {} : rest.pop() ?? {}) as MapOptions;
   const sources = rest.filter(isSource) as Items<unknown>[];
-  if (typeof call !== "function" || !sources.length) {
-    throw new TypeError(`Expected a function and items, got \`${call}\`, \`${rest[0]}\``);
+  const areOptions = Object.prototype.toString.call(given) === "[object Object]"; // and no promise
+  const areAll = areOptions && sources.length === rest.length && rest.length > 0;
+  if (typeof call !== "function" || !areAll) {
+    const got = [call, ...rest, given].map((item) => `\`${item}\``).join(", ");
+    throw new TypeError(`Expected a function, items, and perhaps options, got ${got}`);
   }
-  const given = (rest.find((item) => !isSource(item)) ?? {}) as MapOptions;
   checkNames(given, MAP_OPTIONS, " of `map`");
   const { ordered = true, ...others } = given;
   const options = { ...withDefaults({ ...others, tasksPerProcess: Infinity }, 0), ordered };

@@ -150,6 +150,16 @@ test("map() refuses an item that cannot be stored", async () => {
   });
 });
 
+test("map() refuses what is neither a source nor options", () => {
+  const call = (a: number, b: number) => a + b;
+  for (const wrong of [7, Promise.resolve([1])]) {
+    // @ts-expect-error: this is no source
+    assert.throws(() => map(call, [1, 2], wrong), /TypeError: Expected a function, items, and/);
+    // @ts-expect-error: nor is it here
+    assert.throws(() => map(call, wrong, [1, 2]), /TypeError: Expected a function, items, and/);
+  }
+});
+
 test("map() leaves no process behind after an error or a break", async () => {
   using folder = temporary();
   const files = [folder.file("pid"), folder.file("other")];
