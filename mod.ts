@@ -902,6 +902,7 @@ class ListRun {
     this.#list = list;
     const { directory, logFile } = list;
     const show = options.onOutput ?? (logFile ? nothing : print);
+    if (logFile) files.writeText(logFile, "", "a"); // which is to fail before anything is started
     const log = logTo(show, logFile ?? files.logOf(directory));
     this.pool = new Pool({ ...options, ahead: 50, log, onChange: () => this.#fill() });
     if (options.collect) this.#finished = countIn(directory, "done") + countIn(directory, "fail");

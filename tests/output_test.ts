@@ -36,6 +36,14 @@ test("without `printErrors` and `logFile`, only what tasks print is on the termi
   assert.equal(stderr, "err\n");
 });
 
+test("a log that cannot be written is refused before anything is started", async () => {
+  using folder = temporary();
+  const tasks = new TaskList(folder.file("list"), { logFile: folder.file("nowhere/log") });
+  await tasks.schedule(defer(Math.sqrt, 16));
+  assert.throws(() => tasks.run(), /ENOENT.*nowhere/);
+  assert.deepEqual(tasks.count(), { todo: 1, running: 0, done: 0, fail: 0 });
+});
+
 test("a run without `logFile` keeps a log in its list, beside what it prints", () => {
   using folder = temporary();
   const { stdout, stderr } = runProgram(
