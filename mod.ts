@@ -1540,8 +1540,8 @@ export function denoArgs(limits: Limits, steps: Step[], main = SERVING): string[
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
   const others = modules.filter((url) => !isOfProgram(url));
   const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
-  const own = [...others, deno!.mainModule].find(isFile) ?? fileUrl("forrest");
-  const nowhere = `${own.slice(0, own.lastIndexOf("/"))}/forrest-runner.js`;
+  const own = [...others, mainModule()].find(isFile) ?? fileUrl("forrest");
+  const nowhere = `${own.slice(0, own.lastIndexOf("/"))}/${WORD}.js`;
   return ["run", ...permissions, "--no-prompt", "--preload", preload, nowhere];
 }
 

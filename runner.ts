@@ -49,6 +49,7 @@ export const ORDER = "FORREST_ORDER";
 /** Makes this process a runner: carries out its order, or all that it reads until its input ends. */
 async function serve(): Promise<void> {
   if (bun) nodeProcess().on("unhandledRejection", fall);
+  importing.delete(pathOf(RUNNER));
   const directory = attempt(cwd)!;
   const running = new Set<Promise<void>>();
   for await (const line of takeOrder() ?? lines()) {
@@ -937,8 +938,14 @@ function endOnBun(): void {
 export const SERVE = "forrest.serve";
 (globalThis as Record<symbol, unknown>)[Symbol.for(SERVE)] ??= serve;
 
-/** The word that makes a compiled program a runner. */
+/** The word by which a process is a runner: of its command, or of the main module that Deno looks for. */
 export const WORD = "forrest-runner";
+
+// a program that is one file with this is loaded by each runner: what starts tasks in it is refused
+const isRunner = deno
+  ? `${deno.mainModule}`.endsWith(`/${WORD}.js`)
+  : nodeProcess().argv[1] === WORD;
+if (isRunner) importing.add(pathOf(RUNNER));
 
 if (isCompiled && (deno ? deno.args[0] : nodeProcess().argv[2]) === WORD) {
   if (deno) await serve();

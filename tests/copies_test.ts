@@ -72,6 +72,21 @@ test("a program that is one file with the bundle finds its functions, and where 
   assert.equal(stderr, "");
 });
 
+test("a program that is one file with the bundle, and has no guard, starts no processes without end", () => {
+  const program = `
+    const factor = 3;
+    export function triple(x) { return x * factor; }
+    console.log("started");
+    for await (const value of map(triple, [1, 2], { processes: 1 })) console.log(value);`;
+  const place = newPlace("one-file-unguarded", bundled, ["forrest.js"]);
+  const main = join(place, "forrest.js");
+  writeFileSync(main, read(place, "forrest.js") + program.replaceAll("\n    ", "\n"));
+  const { stdout, stderr, status } = start(place, process.execPath, [...run, main]);
+  assert.notEqual(status, 0);
+  assert.match(stdout, /^started\n(started\n)?$/);
+  assert.match(stderr, /put the main part of the script in `if \(import\.meta\.main\)/);
+});
+
 test("the specification holds for the bundle", () => {
   const specify = onDeno ? ["test", "-A"] : ["test", "--timeout", "300000"];
   const specified = (module: string) => {
