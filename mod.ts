@@ -1690,9 +1690,10 @@ const seen = new WeakMap<object, { stack: string; name?: Promise<Name> }>();
 function see(call: unknown): void {
   if (typeof call !== "function" || seen.has(call) || partOf(call)) return;
   const { stackTraceLimit, prepareStackTrace } = Error;
-  Object.assign(Error, { stackTraceLimit: 100, prepareStackTrace: undefined }); // whatever the program wants
+  const set = (how: object) => attempt(() => Object.assign(Error, how)); // unless it is frozen
+  set({ stackTraceLimit: 100, prepareStackTrace: undefined }); // whatever the program wants
   seen.set(call, { stack: new Error().stack ?? "" });
-  Object.assign(Error, { stackTraceLimit, prepareStackTrace });
+  set({ stackTraceLimit, prepareStackTrace });
 }
 
 /** Says how a runner finds a function. */
@@ -1729,15 +1730,16 @@ function globalName(call: Callable): string | undefined {
   return owner && `${owner}.${name}`;
 }
 
-const mainModule = (): string => deno ? deno.mainModule : fileUrl(bun!.main);
+const mainModule = (): string =>
+  deno ? deno.mainModule ?? (globalThis as Runtime).location.href : fileUrl(bun!.main); // of a worker
 
 /** Finds a function among the exports of the modules on a stack, of the main module, and of what they import. */
 async function findExport(call: Callable, stack: string): Promise<string | undefined> {
   const frames = stack.matchAll(/((?:file:|https?:|[A-Z]:\\|\/)[^\n]*?):\d+:\d+\)?$/gm);
-  const places = Array.from(frames, ([, place = ""]) => fileUrl(place));
+  const places = Array.from(frames, ([, place = ""]) => fileUrl(place.replace(/^file:\/\//, ""))); // not encoded
   let isUnguarded = false;
   for (const [url, module] of reachable([...places, mainModule()])) {
-    const exports = module.exports ??= await exportsOf(url);
+    const exports = module.exports ??= (await exportsOf(url)).all;
     const valueOf = (key: PropertyKey) => attempt(() => Reflect.get(exports, key)); // if it has one already
     const name = Reflect.ownKeys(exports).findLast((key) => valueOf(key) === call);
     if (name === undefined) continue;
@@ -1755,7 +1757,10 @@ async function findExport(call: Callable, stack: string): Promise<string | undef
  * other, `inner` is evaluated before what `outer` imports after it, and throws what that exports: so no other
  * module is evaluated for this.
  */
-async function exportsOf(url: string): Promise<object> {
+async function exportsOf(url: string): Promise<{ all: object }> { // as what exports `then` cannot be awaited
+  const { createRequire } = nodeProcess().getBuiltinModule("node:module");
+  const required = deno && attempt(() => createRequire(url).cache[pathOf(url)]); // in the old style
+  if (required) return { all: { ...required.exports, default: required.exports } };
   const outer = `forrest:${files.newId()}`;
   const inner = `${outer}.inner`;
   const withdraw = provide({
@@ -1764,7 +1769,7 @@ async function exportsOf(url: string): Promise<object> {
   });
   const { all = {} } = await import(outer).catch((thrown) => thrown); // nothing, if there is no such module
   withdraw();
-  return all;
+  return { all };
 }
 
 /** Lets modules with these texts be imported by their names; gives what ends that. */
@@ -1777,11 +1782,13 @@ function provide(texts: Record<string, string>): () => void {
     return nothing; // as nobody else knows these names
   }
   const { registerHooks } = nodeProcess().getBuiltinModule("node:module") as Runtime;
-  const hook = (url: string, context: object, next: Callable) =>
-    url in texts
-      ? { url, format: "module", source: texts[url], shortCircuit: true }
-      : next(url, context);
-  const hooks = registerHooks({ resolve: hook, load: hook });
+  // after a hook that loads, Deno would wait for what nothing will settle
+  const resolve = (name: string, context: object, next: Callable) => {
+    if (!Object.hasOwn(texts, name)) return next(name, context);
+    const url = `data:text/javascript,${encodeURIComponent(texts[name]!)}`;
+    return { url, format: "module", shortCircuit: true };
+  };
+  const hooks = registerHooks({ resolve });
   return () => hooks.deregister();
 }
 

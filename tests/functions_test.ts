@@ -214,6 +214,67 @@ test("to find a function, no module is evaluated that the program does not evalu
   assert.match(stdout, /^\[ 7, "note" \] \[ 7 \] \d+\n$/);
 });
 
+test("functions are found beside a module that exports `then`, and in one in CommonJS", () => {
+  using folder = temporary();
+  const { stdout, stderr } = runProgram(
+    folder,
+    `import { createRequire } from "node:module";
+     import { seven } from "./thenable.ts";
+     const { make } = createRequire(import.meta.url)("./old.cjs");
+     const tasks = new TaskList("list");
+     for (const task of [defer(() => 7), make(defer), defer(() => 5)]) await tasks.schedule(task);
+     if (seven() !== 7) throw new Error("not seven");
+     for await (const { returnValue, errorValue } of tasks.run({ processes: 1 })) {
+       console.log(returnValue ?? errorValue);
+     }`,
+    {
+      "thenable.ts": "export function then() {}\nexport const seven = () => 7;",
+      "old.cjs":
+        "const five = [5];\nexports.six = () => five[0] + 1;\nexports.make = (defer) => defer(exports.six);",
+    },
+  );
+  assert.deepEqual([stdout, stderr], ["7\n6\n5\n", ""]);
+});
+
+test("a task that schedules, and then waits for what nothing will settle, ends with an error", async () => {
+  using folder = temporary();
+  folder.write(
+    "waits.ts",
+    `import { defer, TaskList } from "${module}";
+     export async function wait(directory: string) {
+       await new TaskList(directory).schedule(defer(() => 1));
+       await new Promise(() => {});
+     }`.replaceAll(/^ +/gm, ""),
+  );
+  const task = defer(new URL(`file://${folder.file("waits.ts")}#wait`), folder.file("inner"));
+  const { errorValue } = await outcomeOf(task, { autokill: 30 });
+  assert.match(
+    `${errorValue}`,
+    /ended before it: the task called `exit\(\)`, or waits for a promise/,
+  );
+});
+
+test("functions are found in folders of any name, and without stacks", () => {
+  using folder = temporary();
+  for (const name of ["per%cent", "sp ace é", "a%20b"]) {
+    const { stdout, stderr } = runProgram(
+      folder,
+      `import { seven } from "./seven.ts";
+       Object.freeze(Error);
+       const tasks = new TaskList("list");
+       await tasks.schedule(defer(seven));
+       const main = (x: number) => x + zero;
+       const zero = 0;
+       export { main };
+       await tasks.schedule(defer(main, 1)).catch((error) => console.log(error.message.slice(0, 17)));
+       for await (const { returnValue, errorValue } of tasks.run()) console.log(returnValue ?? errorValue);`,
+      { [`${name}/seven.ts`]: "const digits = [7];\nexport const seven = () => digits[0];" },
+      `${name}/main.ts`,
+    );
+    assert.deepEqual([stdout, stderr], ["Cannot run `main`\n7\n", ""], name);
+  }
+});
+
 test("globals that a runtime loads late are stored by their names", () => {
   using folder = temporary();
   const { stdout, stderr } = runProgram(
