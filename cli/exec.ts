@@ -6,7 +6,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { copyFileSync } from "node:fs";
+import { copyFileSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import process from "node:process";
 import { dirname } from "@std/path/posix/dirname";
@@ -36,7 +36,7 @@ async function execute(input: Input): Promise<number | void> {
   if (output !== undefined && !exists(dirname(output))) {
     throw new UsageError(`There is no directory for \`${output}\``);
   }
-  if (output !== undefined && exists(`${output}/.`)) {
+  if (output !== undefined && statSync(output, { throwIfNoEntry: false })?.isDirectory()) {
     throw new UsageError(`\`${output}\` is a directory: give the name of a file`);
   }
   const place = output === undefined ? undefined : placeOf(output);
