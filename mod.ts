@@ -1538,7 +1538,7 @@ export function denoArgs(limits: Limits, steps: Step[], main = SERVING): string[
   // a module that a preloaded one could import by a literal name needs no permission to be read
   const code = [main, ...isUnlimited(permissions) ? [] : imports].join(";");
   const preload = `data:text/javascript,${encodeURIComponent(code)}`;
-  const others = modules.filter((url) => !isOfProgram(url));
+  const others = modules.filter((url) => url !== session && !isOfProgram(url));
   const isFile = (url: string) => url.startsWith("file:") && url !== COMMAND_LINE;
   const own = [...others, mainModule()].find(isFile) ?? fileUrl("forrest");
   const nowhere = `${own.slice(0, own.lastIndexOf("/"))}/${WORD}.js`;

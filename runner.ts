@@ -49,7 +49,6 @@ export const ORDER = "FORREST_ORDER";
 /** Makes this process a runner: carries out its order, or all that it reads until its input ends. */
 async function serve(): Promise<void> {
   if (bun) nodeProcess().on("unhandledRejection", fall);
-  importing.delete(pathOf(RUNNER));
   const directory = attempt(cwd)!;
   const running = new Set<Promise<void>>();
   for await (const line of takeOrder() ?? lines()) {
@@ -108,6 +107,7 @@ async function within<T, U>(time: number, promise: Promise<T>, late: U): Promise
 
 /** Does some work, and tells what came of it; what `work` throws is an error of the task, or `isRaised`. */
 export async function tell(work: () => Work, session?: string, isRaised = false): Promise<Told> {
+  importing.delete(pathOf(RUNNER)); // as what this process was started with is loaded
   const start = now(); // which no clock can set back
   const seconds = () => Math.round((now() - start) * 1000) / 1e6;
   try {
@@ -941,13 +941,14 @@ export const SERVE = "forrest.serve";
 /** The word by which a process is a runner: of its command, or of the main module that Deno looks for. */
 export const WORD = "forrest-runner";
 
+const words: string[] = deno ? deno.args : nodeProcess().argv.slice(isCompiled ? 2 : 1);
+const isByName = deno && !isCompiled;
+const isRunner = isByName ? `${deno.mainModule}`.endsWith(`/${WORD}.js`) : words[0] === WORD;
+
 // a program that is one file with this is loaded by each runner: what starts tasks in it is refused
-const isRunner = deno
-  ? `${deno.mainModule}`.endsWith(`/${WORD}.js`)
-  : nodeProcess().argv[1] === WORD;
 if (isRunner) importing.add(pathOf(RUNNER));
 
-if (isCompiled && (deno ? deno.args[0] : nodeProcess().argv[2]) === WORD) {
+if (isCompiled && isRunner) {
   if (deno) await serve();
   else {
     // Bun would wait at full speed, and for ever where a task waits for what nothing will settle

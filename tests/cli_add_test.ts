@@ -481,6 +481,18 @@ eachWay((isExecutable) => {
     assert.equal(list.forrest("exec", "list/todo/a\tb.json").stdout, "1\n");
   });
 
+  test("`exec --raise` of a task that starts tasks runs these", {
+    skip: isExecutable ? "an executable has no source to start runners with" : false,
+  }, () => {
+    using list = temporary();
+    const text = `import { map } from "${pathToFileURL(join(project, "mod.ts"))}";
+      export const outer = async () => (await Array.fromAsync(map(Math.sqrt, [16]))).join();`;
+    list.write("starts.ts", text);
+    list.write("task.json", JSON.stringify({ steps: [{ call: "./starts.ts#outer", args: [] }] }));
+    const { code, stdout, stderr } = list.forrest("exec", "task.json", "--raise");
+    assert.deepEqual([code, stdout, stderr], [0, "4\n", ""]);
+  });
+
   test("`exec` says before it runs a task that its outcome cannot be put where a directory is", () => {
     using list = temporary();
     list.add("double", "21");
